@@ -1,0 +1,241 @@
+"""What a policy sees and what it answers.
+
+A policy gets an `Observation` (what a device can measure) and returns a `Plan` (what to do).
+Before a run it gets a `Setting` (what may be known beforehand); afterwards an `Outcome`.
+Only the oracle gets the `Truth`, and asks for it openly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from splitexit.bundle import ModelSpec
+from splitexit.calibration import Calibration
+from splitexit.errors import PolicyError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from splitexit.recording import Part
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one exit said about one sample.
+
+    `max_prob` is the largest softmax probability, `entropy` is in nats, `margin` is the largest minus
+    the second largest probability; `logits` (num_classes,) is absent where a recording left it out.
+    """
+
+    exit: int
+    prediction: int
+    max_prob: float
+    entropy: float
+    margin: float
+    logits: np.ndarray[Any, Any] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEstimate:
+    """What a device believes of its link: uplink bits per second, and seconds for an empty round trip."""
+
+    rate_bps: float
+    rtt_s: float
+
+    def round_trip_s(self, size_bytes: float) -> float:
+        """Expected seconds in transit, both ways, for an upload of `size_bytes`."""
+        return self.rtt_s + 8.0 * size_bytes / self.rate_bps
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeLoad:
+    """The load an edge reported in its last reply: requests waiting or running, and that reply's wait."""
+
+    queue_length: int
+    wait_s: float
+
+
+class Observation:
+    """What a device can measure at a decision point.
+
+    now_s              seconds on the device's clock
+    readings           tuple of Reading, in the order they were read
+    queue_length       requests waiting at this device behind the present one
+    in_flight          requests this device has sent and not heard of
+    oldest_in_flight_s age of the oldest of them (0 without any)
+    link               LinkEstimate from past transfers
+    edge_load          EdgeLoad of the last reply, or None before the first
+    cpu_load           share of the last second that this device computed, 0..1
+    deadline_left_s    seconds until the request's deadline (negative when it has passed)
+
+    A world fills in only the fields that the policy declared in `reads`; any other raises PolicyError.
+    That is what lets an engine know that decisions do not depend on queues (house rule 2).
+    """
+
+    FIELDS = frozenset(
+        "now_s readings queue_length in_flight oldest_in_flight_s link edge_load cpu_load deadline_left_s".split()
+    )
+    __slots__ = tuple(sorted(FIELDS))
+
+    now_s: float
+    readings: tuple[Reading, ...]
+    queue_length: int
+    in_flight: int
+    oldest_in_flight_s: float
+    link: LinkEstimate
+    edge_load: EdgeLoad | None
+    cpu_load: float
+    deadline_left_s: float
+
+    def __init__(self, **fields: Any) -> None:
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only when a slot is empty or the name is none of the slots.
+        if name in Observation.FIELDS:
+            raise PolicyError(f"the policy reads observation.{name} without declaring it in `reads`")
+        raise AttributeError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitCheck:
+    """Read this exit's head and stop there when `rule` holds (rules: splitexit.confidence)."""
+
+    exit: int
+    rule: str = "max_prob"
+    threshold: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The decision for one request, as plain data.
+
+    exits      heads to read on the device, with their rules; a head not named here costs nothing
+    split      stages the device runs if no exit fires; what follows runs on the edge.
+               None: the device runs to the end and the final exit answers
+    codec      how the features (the image at split 0) are sent; needed where split is not None
+    edge_exits the same for the exits behind the split; the final exit always answers
+    timeout_s  give up waiting for the edge after so long, if that is before the deadline's own limit
+    """
+
+    exits: tuple[ExitCheck, ...] = ()
+    split: int | None = None
+    codec: str | None = None
+    edge_exits: tuple[ExitCheck, ...] = ()
+    timeout_s: float | None = None
+
+    def check(self, spec: ModelSpec) -> None:
+        """Raises PolicyError where the plan is impossible for this model."""
+        limit = spec.num_stages if self.split is None else self.split
+        if self.split is not None and not (0 <= self.split < spec.num_stages and self.codec):
+            raise PolicyError(f"plan: split {self.split} with codec {self.codec!r} is not in 0..{spec.num_stages - 1}")
+        _in_order("exits", self.exits, spec, 1, limit)
+        _in_order("edge_exits", self.edge_exits, spec, limit + 1, spec.num_stages)
+
+
+def _in_order(name: str, checks: Sequence[ExitCheck], spec: ModelSpec, first: int, last: int) -> None:
+    before = first - 1
+    for check in checks:
+        if not 0 <= check.exit <= spec.final_exit:
+            raise PolicyError(f"plan: {name} names exit {check.exit}; the model has exits 0..{spec.final_exit}")
+        stage = spec.exit_stages[check.exit]
+        if not before < stage <= last:
+            raise PolicyError(f"plan: {name} names exit {check.exit} (stage {stage}) out of order or beyond the split")
+        before = stage
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a policy may know before a run.
+
+    spec         the model's structure and costs
+    device, edge calibrations of both sides (seconds per stage, head, encode, decode)
+    codecs       codec ids on offer at every split
+    calibration  the recording's calibration split (never the test split): readings, payload bytes, labels
+    link         what the device believes of its link before the first transfer
+    utility      the scenario's utility
+    deadline_s   the scenario's deadline
+    """
+
+    spec: ModelSpec
+    device: Calibration
+    edge: Calibration
+    codecs: Mapping[int, tuple[str, ...]]
+    calibration: Part
+    link: LinkEstimate
+    utility: Utility
+    deadline_s: float
+
+    def payload_bytes(self, split: int, codec: str) -> float:
+        """Mean bytes of this (split, codec) on the calibration split, with the message's framing."""
+        mean = float(self.calibration.pair(split, codec).payload_bytes.mean())
+        return mean + self.edge.rpc.uplink_overhead_bytes
+
+    def device_s(self, split: int) -> float:
+        """Mean seconds for the device to run the first `split` stages."""
+        return sum(stage.mean for stage in self.device.stages[:split])
+
+    def edge_s(self, split: int) -> float:
+        """Mean seconds for the edge to run what follows `split`, with the final head."""
+        return sum(stage.mean for stage in self.edge.stages[split:]) + self.edge.exits[-1].mean
+
+    def offload_s(self, split: int, codec: str, link: LinkEstimate, edge_wait_s: float = 0.0) -> float:
+        """Expected response time of an offload, queues at the device left out (policies.md §0, T(p,κ))."""
+        return (
+            self.device_s(split)
+            + self.device.encode[split, codec].mean
+            + link.round_trip_s(self.payload_bytes(split, codec))
+            + edge_wait_s
+            + self.edge.rpc.seconds.mean
+            + self.edge.decode[split, codec].mean
+            + self.edge_s(split)
+        )
+
+    def local_s(self) -> float:
+        """Expected response time of running everything on the device."""
+        return self.device_s(self.spec.num_stages) + self.device.exits[-1].mean
+
+
+@dataclass(frozen=True, slots=True)
+class Utility:
+    """What one answer is worth: accuracy·[right] − latency_per_s·response − miss·[deadline missed].
+
+    The weights are a key of the scenario; "best", oracle and regret refer to them.
+    """
+
+    accuracy: float = 1.0
+    latency_per_s: float = 1.0
+    miss: float = 0.0
+
+    def of(self, correct: bool, response_s: float, deadline_met: bool) -> float:
+        """Utility of one answer."""
+        return self.accuracy * correct - self.latency_per_s * response_s - self.miss * (not deadline_met)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is learned when a request has ended; parts that did not happen are zero or None.
+
+    `transfer_s` is the time in transit both ways; `edge_reading` is what the edge's exit said.
+    """
+
+    plan: Plan
+    readings: tuple[Reading, ...]
+    response_s: float
+    answered_by: str
+    payload_bytes: int = 0
+    transfer_s: float = 0.0
+    edge_wait_s: float = 0.0
+    edge_compute_s: float = 0.0
+    edge_reading: Reading | None = None
+
+
+class Truth(Protocol):
+    """What really would happen to the present request; only `oracle` sees it, only in the simulator."""
+
+    def utility(self, plan: Plan) -> float:
+        """Utility of carrying out `plan` in the present state."""
+        ...
