@@ -1,0 +1,225 @@
+"""What each part of a model costs in seconds, measured on a named machine.
+
+A `Calibration` is measured by `splitexit calibrate`, or derived from a measured one for a machine
+that nobody here can touch (`splitexit.hardware`). `ServiceTimes` draws from it, the same draws for
+every policy and for simulated and live runs of the same seed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splitexit.bundle import ModelSpec, read_json
+from splitexit.errors import ArtifactError
+
+Pair = tuple[int, str]
+"""A (split, codec id)."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Seconds, as quantiles at equally spaced probabilities 0, 1/(n−1), …, 1; linear in between."""
+
+    quantiles: tuple[float, ...]
+
+    @classmethod
+    def measured(cls, seconds: Sequence[float], points: int = 41) -> Distribution:
+        """The empirical distribution of `seconds`, kept as `points` quantiles."""
+        return cls(tuple(float(q) for q in np.quantile(seconds, np.linspace(0.0, 1.0, points))))
+
+    @classmethod
+    def constant(cls, seconds: float) -> Distribution:
+        """Always the same time."""
+        return cls((seconds, seconds))
+
+    @cached_property
+    def mean(self) -> float:
+        """Mean of the piecewise linear quantile function."""
+        q = self.quantiles
+        return (sum(q) - (q[0] + q[-1]) / 2) / (len(q) - 1)
+
+    @property
+    def median(self) -> float:
+        """Quantile at one half."""
+        return self.at(0.5)
+
+    def at(self, u: float) -> float:
+        """Quantile at probability u in [0, 1]."""
+        position = u * (len(self.quantiles) - 1)
+        low = min(int(position), len(self.quantiles) - 2)
+        below, above = self.quantiles[low], self.quantiles[low + 1]
+        return below + (above - below) * (position - low)
+
+    def many(self, u: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """`at` for an array."""
+        return np.interp(u, np.linspace(0.0, 1.0, len(self.quantiles)), self.quantiles)
+
+    def scaled(self, factor: float) -> Distribution:
+        """Every time multiplied by `factor`."""
+        return Distribution(tuple(q * factor for q in self.quantiles))
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """What one call costs beyond the payload and the model.
+
+    uplink_overhead_bytes    framing around a payload: HTTP/2, gRPC and protobuf
+    downlink_bytes           a whole reply
+    seconds                  serialising, system calls and thread changes of one call, both sides together
+    """
+
+    uplink_overhead_bytes: int
+    downlink_bytes: int
+    seconds: Distribution
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Seconds of every part of one model on one machine.
+
+    stages[k] is stage k (0-based) on one sample, exits[e] the head e, encode and decode the codec at a
+    split. `machine` describes where and how it was measured.
+    """
+
+    machine: Mapping[str, Any]
+    stages: tuple[Distribution, ...]
+    exits: tuple[Distribution, ...]
+    encode: Mapping[Pair, Distribution]
+    decode: Mapping[Pair, Distribution]
+    rpc: Rpc
+    weights_sha256: str = ""
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Writes calibration.json."""
+        content = {
+            "format": 1,
+            "machine": dict(self.machine),
+            "made": dict(self.made),
+            "weights_sha256": self.weights_sha256,
+            "stages_s": [_round(d) for d in self.stages],
+            "exits_s": [_round(d) for d in self.exits],
+            "encode_s": _pairs_to_json(self.encode),
+            "decode_s": _pairs_to_json(self.decode),
+            "rpc": {
+                "uplink_overhead_bytes": self.rpc.uplink_overhead_bytes,
+                "downlink_bytes": self.rpc.downlink_bytes,
+                "seconds": _round(self.rpc.seconds),
+            },
+        }
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path, spec: ModelSpec | None = None) -> Calibration:
+        """Reads calibration.json and checks it against `spec`; raises ArtifactError."""
+        content = read_json(path)
+        try:
+            rpc = content["rpc"]
+            calibration = cls(
+                machine=dict(content["machine"]),
+                made=dict(content.get("made", {})),
+                weights_sha256=str(content.get("weights_sha256", "")),
+                stages=tuple(map(_distribution, content["stages_s"])),
+                exits=tuple(map(_distribution, content["exits_s"])),
+                encode=_pairs_from_json(content["encode_s"]),
+                decode=_pairs_from_json(content["decode_s"]),
+                rpc=Rpc(
+                    int(rpc["uplink_overhead_bytes"]), int(rpc["downlink_bytes"]), _distribution(rpc["seconds"])
+                ),
+            )
+        except KeyError as error:
+            raise ArtifactError(f"{path}: the key {error} is missing; `splitexit calibrate` writes it") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"{path}: not a calibration: {error}; run `splitexit calibrate`") from error
+        if spec is not None:
+            calibration.check(spec, str(path))
+        return calibration
+
+    def check(self, spec: ModelSpec, origin: str) -> None:
+        """Raises ArtifactError where the calibration is of another model."""
+        if (len(self.stages), len(self.exits)) != (spec.num_stages, len(spec.exits)):
+            raise ArtifactError(
+                f"{origin}: measured {len(self.stages)} stages and {len(self.exits)} exits, the model has "
+                f"{spec.num_stages} and {len(spec.exits)}; run `splitexit calibrate`"
+            )
+        if self.weights_sha256 and spec.weights_sha256 and self.weights_sha256 != spec.weights_sha256:
+            raise ArtifactError(f"{origin}: measured on other weights than model.json's; run `splitexit calibrate`")
+
+
+def _round(distribution: Distribution) -> list[float]:
+    return [float(f"{q:.6g}") for q in distribution.quantiles]
+
+
+def _distribution(values: Any) -> Distribution:
+    quantiles = tuple(float(v) for v in values)
+    ordered = all(a <= b for a, b in zip(quantiles, quantiles[1:], strict=False))
+    if len(quantiles) < 2 or not ordered or quantiles[0] < 0 or not all(map(math.isfinite, quantiles)):
+        raise ValueError(f"seconds must be at least two ascending quantiles, found {list(values)[:4]}…")
+    return Distribution(quantiles)
+
+
+def _pairs_to_json(times: Mapping[Pair, Distribution]) -> list[dict[str, Any]]:
+    return [{"split": s, "codec": c, "seconds": _round(d)} for (s, c), d in sorted(times.items())]
+
+
+def _pairs_from_json(entries: Any) -> dict[Pair, Distribution]:
+    return {(int(e["split"]), str(e["codec"])): _distribution(e["seconds"]) for e in entries}
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The seconds that one request would need for every part, on one side."""
+
+    calibration: Calibration
+    stages: Sequence[float]
+    exits: Sequence[float]
+    codec_u: float
+    rpc_s: float
+
+    def run_s(self, first: int, last: int) -> float:
+        """Seconds for stages first+1..last."""
+        return sum(self.stages[first:last])
+
+    def encode_s(self, pair: Pair) -> float:
+        """Seconds to encode at this (split, codec)."""
+        return self.calibration.encode[pair].at(self.codec_u)
+
+    def decode_s(self, pair: Pair) -> float:
+        """Seconds to decode at this (split, codec)."""
+        return self.calibration.decode[pair].at(self.codec_u)
+
+
+class ServiceTimes:
+    """Draws `Times` for request 0, 1, 2, … from a calibration.
+
+    Every part of request i is drawn whether it runs or not, so that policies and worlds that see the
+    same seed meet the same times (common random numbers).
+    """
+
+    BLOCK = 512
+
+    def __init__(self, calibration: Calibration, rng: np.random.Generator) -> None:
+        self._calibration, self._rng = calibration, rng
+
+    def __iter__(self) -> Iterator[Times]:
+        calibration = self._calibration
+        parts = (*calibration.stages, *calibration.exits)
+        cut = len(calibration.stages)
+        while True:
+            u = self._rng.random((self.BLOCK, len(parts) + 2))
+            columns = [part.many(u[:, k]) for k, part in enumerate(parts)]
+            rows = np.stack(columns, axis=1).tolist()
+            rpc = calibration.rpc.seconds.many(u[:, -1]).tolist()
+            for row, codec_u, rpc_s in zip(rows, u[:, -2].tolist(), rpc, strict=True):
+                yield Times(calibration, row[:cut], row[cut:], codec_u, rpc_s)
+
+
+__all__ = ["Calibration", "Distribution", "Pair", "Rpc", "ServiceTimes", "Times"]

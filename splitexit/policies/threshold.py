@@ -1,0 +1,72 @@
+"""Leave at the first exit that is sure enough, else go on locally or offload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from splitexit.decision import ExitCheck, Observation, Plan, Setting
+from splitexit.errors import InputError
+from splitexit.policies import Policy
+from splitexit.policies.offload import require_pair
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Threshold(Policy):
+    """BranchyNet's rule (arXiv 1709.01686), with the rest of the network local or on the edge.
+
+    Args:
+        rule: `max_prob` or `margin` (leave when at least the threshold), `entropy` (when at most, in nats).
+        threshold: one number for every exit; `thresholds` gives each of `exits` its own.
+        exits: which exits to read on the device; default: all but the final one that lie before the split.
+        split: stages on the device before offloading; default: all of it stays on the device.
+        codec: how the features are sent; needed with `split`.
+        edge_exits: whether the edge may leave early too, by the same rule and threshold.
+    """
+
+    def __init__(
+        self,
+        *,
+        rule: Literal["max_prob", "entropy", "margin"] = "max_prob",
+        threshold: float = 0.8,  # SPINN's grid (MobiCom 2020) spans 0.4..1.0; tune on the calibration split
+        thresholds: Sequence[float] | None = None,
+        exits: Sequence[int] | None = None,
+        split: int | None = None,
+        codec: str | None = None,
+        edge_exits: bool = False,
+    ) -> None:
+        self.rule, self.threshold, self.thresholds = rule, threshold, thresholds
+        self.exits, self.split, self.codec, self.edge_exits = exits, split, codec, edge_exits
+        self._plan = Plan()
+
+    def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
+        """Builds the one plan; raises InputError where exits, thresholds or the pair do not fit the model."""
+        spec = setting.spec
+        if self.split is not None:
+            require_pair(setting, self.split, self.codec or "")
+        last = spec.num_stages - 1 if self.split is None else self.split
+        early = range(spec.final_exit)
+        chosen = [e for e in early if spec.exit_stages[e] <= last] if self.exits is None else list(self.exits)
+        levels = self._levels(chosen)
+        checks = tuple(ExitCheck(e, self.rule, level) for e, level in zip(chosen, levels, strict=True))
+        behind = [e for e in early if self.edge_exits and spec.exit_stages[e] > last]
+        self._plan = Plan(
+            exits=checks,
+            split=self.split,
+            codec=self.codec,
+            edge_exits=tuple(ExitCheck(e, self.rule, self.threshold) for e in behind),
+        )
+        self._plan.check(spec)
+
+    def _levels(self, chosen: Sequence[int]) -> Sequence[float]:
+        if self.thresholds is None:
+            return [self.threshold] * len(chosen)
+        if len(self.thresholds) != len(chosen):
+            raise InputError(f"thresholds: {len(self.thresholds)} given for the {len(chosen)} exits {list(chosen)}")
+        return self.thresholds
+
+    def decide(self, observation: Observation) -> Plan:
+        """Always the same plan; the exits' rules make it depend on the sample."""
+        return self._plan
