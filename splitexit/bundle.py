@@ -18,6 +18,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,8 @@ class ModelSpec:
             "input_shape": list(self.input_shape),
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
-            "stages": [
-                {"macs": s.macs, "layers": s.layers, "output_shape": list(s.output_shape)} for s in self.stages
-            ],
-            "exits": [
-                {"stage": e.stage, "macs": e.macs, "layers": e.layers, "head": dict(e.head)} for e in self.exits
-            ],
+            "stages": [{"macs": s.macs, "layers": s.layers, "output_shape": list(s.output_shape)} for s in self.stages],
+            "exits": [{"stage": e.stage, "macs": e.macs, "layers": e.layers, "head": dict(e.head)} for e in self.exits],
             "training": dict(self.training),
             "weights_sha256": self.weights_sha256,
         }
@@ -120,8 +117,7 @@ class ModelSpec:
                     Stage(int(s["macs"]), int(s["layers"]), _shape(s["output_shape"])) for s in content["stages"]
                 ),
                 exits=tuple(
-                    Exit(int(e["stage"]), int(e["macs"]), int(e["layers"]), dict(e["head"]))
-                    for e in content["exits"]
+                    Exit(int(e["stage"]), int(e["macs"]), int(e["layers"]), dict(e["head"])) for e in content["exits"]
                 ),
                 training=dict(content.get("training", {})),
                 weights_sha256=str(content.get("weights_sha256", "")),
@@ -137,7 +133,7 @@ class ModelSpec:
         stages = self.exit_stages
         if not self.stages or not stages or stages[-1] != self.num_stages or stages[0] < 1:
             raise ArtifactError(f"{origin}: the last exit must follow the last of {self.num_stages} stages")
-        if any(a >= b for a, b in zip(stages, stages[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(stages)):
             raise ArtifactError(f"{origin}: exits must lie behind one another, found stages {list(stages)}")
 
 

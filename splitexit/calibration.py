@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ class Distribution:
 
     def many(self, u: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """`at` for an array."""
-        return np.interp(u, np.linspace(0.0, 1.0, len(self.quantiles)), self.quantiles)
+        positions = np.linspace(0.0, 1.0, len(self.quantiles))
+        return np.asarray(np.interp(u, positions, self.quantiles))
 
     def scaled(self, factor: float) -> Distribution:
         """Every time multiplied by `factor`."""
@@ -132,7 +134,9 @@ class Calibration:
                 encode=_pairs_from_json(content["encode_s"]),
                 decode=_pairs_from_json(content["decode_s"]),
                 rpc=Rpc(
-                    int(rpc["uplink_overhead_bytes"]), int(rpc["downlink_bytes"]), _distribution(rpc["seconds"])
+                    int(rpc["uplink_overhead_bytes"]),
+                    int(rpc["downlink_bytes"]),
+                    _distribution(rpc["seconds"]),
                 ),
             )
         except KeyError as error:
@@ -160,7 +164,7 @@ def _round(distribution: Distribution) -> list[float]:
 
 def _distribution(values: Any) -> Distribution:
     quantiles = tuple(float(v) for v in values)
-    ordered = all(a <= b for a, b in zip(quantiles, quantiles[1:], strict=False))
+    ordered = all(a <= b for a, b in pairwise(quantiles))
     if len(quantiles) < 2 or not ordered or quantiles[0] < 0 or not all(map(math.isfinite, quantiles)):
         raise ValueError(f"seconds must be at least two ascending quantiles, found {list(values)[:4]}…")
     return Distribution(quantiles)
@@ -198,28 +202,37 @@ class Times:
 
 
 class ServiceTimes:
-    """Draws `Times` for request 0, 1, 2, … from a calibration.
+    """Draws the `Times` of request 0, 1, 2, … from a calibration.
 
-    Every part of request i is drawn whether it runs or not, so that policies and worlds that see the
-    same seed meet the same times (common random numbers).
+    Every part of request i is drawn whether it runs or not, from a stream of its own block, so that
+    policies and worlds that see the same seed meet the same times (common random numbers).
+
+    Args:
+        calibration: where to draw from.
+        stream: block number -> a fresh generator for the times of `BLOCK` requests.
     """
 
     BLOCK = 512
 
-    def __init__(self, calibration: Calibration, rng: np.random.Generator) -> None:
-        self._calibration, self._rng = calibration, rng
+    def __init__(self, calibration: Calibration, stream: Callable[[int], np.random.Generator]) -> None:
+        self._calibration, self._stream = calibration, stream
+        self._block, self._rows = -1, list[Times]()
 
-    def __iter__(self) -> Iterator[Times]:
+    def at(self, request: int) -> Times:
+        """The times of one request; cheapest when requests come in order."""
+        block, row = divmod(request, self.BLOCK)
+        if block != self._block:
+            self._block, self._rows = block, self._draw(self._stream(block))
+        return self._rows[row]
+
+    def _draw(self, rng: np.random.Generator) -> list[Times]:
         calibration = self._calibration
         parts = (*calibration.stages, *calibration.exits)
         cut = len(calibration.stages)
-        while True:
-            u = self._rng.random((self.BLOCK, len(parts) + 2))
-            columns = [part.many(u[:, k]) for k, part in enumerate(parts)]
-            rows = np.stack(columns, axis=1).tolist()
-            rpc = calibration.rpc.seconds.many(u[:, -1]).tolist()
-            for row, codec_u, rpc_s in zip(rows, u[:, -2].tolist(), rpc, strict=True):
-                yield Times(calibration, row[:cut], row[cut:], codec_u, rpc_s)
-
-
-__all__ = ["Calibration", "Distribution", "Pair", "Rpc", "ServiceTimes", "Times"]
+        u = rng.random((self.BLOCK, len(parts) + 2))
+        rows = np.stack([part.many(u[:, k]) for k, part in enumerate(parts)], axis=1).tolist()
+        rpc = calibration.rpc.seconds.many(u[:, -1]).tolist()
+        return [
+            Times(calibration, row[:cut], row[cut:], codec_u, rpc_s)
+            for row, codec_u, rpc_s in zip(rows, u[:, -2].tolist(), rpc, strict=True)
+        ]

@@ -75,7 +75,17 @@ class Observation:
     """
 
     FIELDS = frozenset(
-        "now_s readings queue_length in_flight oldest_in_flight_s link edge_load cpu_load deadline_left_s".split()
+        {
+            "now_s",
+            "readings",
+            "queue_length",
+            "in_flight",
+            "oldest_in_flight_s",
+            "link",
+            "edge_load",
+            "cpu_load",
+            "deadline_left_s",
+        }
     )
     __slots__ = tuple(sorted(FIELDS))
 
@@ -155,7 +165,8 @@ class Setting:
     device, edge calibrations of both sides (seconds per stage, head, encode, decode)
     codecs       codec ids on offer at every split
     calibration  the recording's calibration split (never the test split): readings, payload bytes, labels
-    link         what the device believes of its link before the first transfer
+    link         what the device believes of its link before the first transfer; an empty round trip
+                 includes what a call costs (Rpc.seconds), as a measured one does
     utility      the scenario's utility
     deadline_s   the scenario's deadline
     """
@@ -189,7 +200,6 @@ class Setting:
             + self.device.encode[split, codec].mean
             + link.round_trip_s(self.payload_bytes(split, codec))
             + edge_wait_s
-            + self.edge.rpc.seconds.mean
             + self.edge.decode[split, codec].mean
             + self.edge_s(split)
         )

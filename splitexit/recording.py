@@ -55,9 +55,9 @@ class ExitReadings:
 
     def readings(self, exit_: int) -> list[Reading]:
         """The same as Reading objects."""
-        columns = (getattr(self, name).tolist() for name in MEASURES)
+        columns = [getattr(self, name).tolist() for name in MEASURES]
         logits: Sequence[Array | None] = [None] * len(self.prediction) if self.logits is None else list(self.logits)
-        return [Reading(exit_, *values, row) for *values, row in zip(*columns, logits, strict=True)]
+        return [Reading(exit_, p, c, h, m, row) for p, c, h, m, row in zip(*columns, logits, strict=True)]
 
 
 @dataclass
@@ -261,8 +261,8 @@ def _part(name: str, table: pa.Table, about: Mapping[str, Any]) -> Part:
 
 
 def _readings(table: pa.Table, prefix: str) -> ExitReadings:
-    measures = [table[f"{prefix}.{name}"].to_numpy() for name in MEASURES]
-    if f"{prefix}.logits" not in table.column_names:
-        return ExitReadings(*measures)
-    column = table[f"{prefix}.logits"].combine_chunks()
-    return ExitReadings(*measures, column.flatten().to_numpy().reshape(len(table), -1))
+    prediction, max_prob, entropy, margin = (table[f"{prefix}.{name}"].to_numpy() for name in MEASURES)
+    logits = None
+    if f"{prefix}.logits" in table.column_names:
+        logits = table[f"{prefix}.logits"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+    return ExitReadings(prediction, max_prob, entropy, margin, logits)

@@ -50,9 +50,7 @@ def _import(kind: str, target: str) -> object:
     try:
         return getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"{kind} {target!r} needs the Python module {error.name!r}, which is not installed"
-        ) from error
+        raise InputError(f"{kind} {target!r} needs the Python module {error.name!r}, which is not installed") from error
     except AttributeError as error:
         raise InputError(f"{kind} {target!r}: module {module!r} has no {attribute!r}") from error
 
