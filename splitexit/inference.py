@@ -20,6 +20,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+from splitexit.bundle import ModelSpec
 from splitexit.confidence import fires
 from splitexit.decision import EdgeLoad, ExitCheck, Outcome, Plan, Reading, Setting
 from splitexit.errors import PolicyError
@@ -234,6 +235,24 @@ def _accept(answer: Answer, reply: Reply) -> None:
     answer.answered_by, answer.reading = EDGE, reply.reading
     answer.network_s = reply.network_s
     answer.edge_wait_s, answer.edge_compute_s = reply.wait_s, reply.compute_s
+
+
+def infer_on_edge(spec: ModelSpec, split: int, checks: tuple[ExitCheck, ...]) -> Generator[Step, Any, Reading]:
+    """What the edge does with decoded features: its exits in order, the final one at the latest.
+
+    Steps: RunStages and ReadExit only; the world keeps the time.
+    """
+    stage, readings = split, list[Reading]()
+    for check in (*checks, ExitCheck(spec.final_exit)):
+        at = spec.exit_stages[check.exit]
+        if at > stage:
+            yield RunStages(stage, at)
+        stage = at
+        reading, _ = yield ReadExit(check.exit)
+        readings.append(reading)
+        if check.exit == spec.final_exit or fires(check, readings):
+            break
+    return readings[-1]
 
 
 def next_exit(setting: Setting, split: int) -> int:

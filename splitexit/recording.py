@@ -81,6 +81,7 @@ class Part:
 
     def __post_init__(self) -> None:
         self._readings: dict[tuple[int, str, int], list[Reading]] = {}
+        self._sizes: dict[tuple[int, str], list[int]] = {}
 
     def __len__(self) -> int:
         return len(self.label)
@@ -95,6 +96,13 @@ class Part:
                 f"split {split} with codec {codec!r} was not recorded (recorded codec@split: {known}); "
                 f"add it with `splitexit record BUNDLE --pair {codec}@{split}`"
             ) from None
+
+    def payload_sizes(self, split: int, codec: str) -> list[int]:
+        """Payload bytes of this (split, codec), by position; raises ArtifactError if not recorded."""
+        key = (split, codec)
+        if key not in self._sizes:
+            self._sizes[key] = self.pair(split, codec).payload_bytes.tolist()
+        return self._sizes[key]
 
     def readings(self, exit_: int) -> list[Reading]:
         """The device's readings of one exit, by position in the part."""
