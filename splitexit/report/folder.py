@@ -1,0 +1,95 @@
+"""A run folder: everything needed to read a run, and to repeat it.
+
+config.yaml        the scenario as it ran, every default written out
+manifest.json      command, seeds, versions, digests, host, rows_sha256
+requests.parquet   one row per request (splitexit.results.Completion), with policy and seed
+requests.csv       the same, where asked for
+summary.json       the document that --json prints
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import yaml
+
+from splitexit.errors import UsageError
+from splitexit.experiment import Experiment
+from splitexit.results import rows_sha256
+
+PACKAGES = ("splitexit", "numpy", "pyarrow", "simpy", "pydantic", "torch", "grpcio", "protobuf")
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """Makes the folder: `out`, or runs/<time>-<name>; raises UsageError where it cannot be made."""
+    folder = out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot make this folder: {error.strerror}; choose another with --out") from error
+    return folder
+
+
+def write(
+    folder: Path, experiment: Experiment, rows: pa.Table, summary: Mapping[str, Any], seeds: list[int], csv: bool
+) -> dict[str, Any]:
+    """Writes the files listed above and returns the manifest."""
+    manifest = {
+        "command": ["splitexit", *sys.argv[1:]],
+        "made": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "scenario_sha256": experiment.scenario.digest(),
+        "seeds": seeds,
+        "versions": versions(),
+        "digests": {"recording": dict(experiment.recording.made), "weights": experiment.spec.weights_sha256},
+        "host": {"platform": platform.platform(), "python": platform.python_version()},
+        "rows": len(rows),
+        "rows_sha256": rows_sha256(rows),
+    }
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(experiment.scenario.resolved(), sort_keys=False), encoding="utf-8"
+    )
+    pq.write_table(rows, folder / "requests.parquet", compression="zstd")
+    if csv:
+        pyarrow.csv.write_csv(rows, folder / "requests.csv")
+    _write_json(folder / "manifest.json", manifest)
+    _write_json(folder / "summary.json", summary)
+    return manifest
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """JSON text; NaN, which JSON does not have, becomes null."""
+    return json.dumps(_plain(content), indent=2)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(to_json(content) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide results, where installed; nothing is imported."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
