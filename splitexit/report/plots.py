@@ -1,0 +1,53 @@
+"""Pictures, drawn with matplotlib (the `report` extra)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from splitexit.compare import Comparison
+from splitexit.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe & Ito's palette: told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+
+
+def figure(width: float = 7.0, height: float = 4.5) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes; raises UsageError where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise UsageError("pictures need matplotlib: pip install 'splitexit[report]'") from error
+    fig = Figure(figsize=(width, height), layout="constrained", dpi=140)
+    axes = fig.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return fig, axes
+
+
+def accuracy_over_latency(comparison: Comparison, path: Path) -> None:
+    """Every policy as a point: mean response (bar: to the 95th percentile) and accuracy with its interval."""
+    fig, axes = figure()
+    points = list(comparison.summaries.items())
+    for number, (policy, summary) in enumerate(points):
+        _point(axes, policy, summary, COLOURS[number % len(COLOURS)])
+    axes.set_xlabel("response time in ms (dot: mean, line: p50 to p95)")
+    axes.set_ylabel("accuracy in %")
+    scenario = comparison.experiment.scenario
+    axes.set_title(f"{scenario.name}: {scenario.devices.hardware}, seeds {len(comparison.seeds)}", fontsize=10)
+    axes.set_xlim(left=0)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    fig.savefig(path)
+
+
+def _point(axes: Axes, label: str, summary: Mapping[str, Any], colour: str) -> None:
+    ms, accuracy = summary["response_ms"], 100 * summary["accuracy"]
+    axes.hlines(accuracy, ms["p50"], ms["p95"], color=colour, alpha=0.35, linewidth=3)
+    spread = summary["intervals"]["accuracy"]
+    error = [[max(0.0, accuracy - 100 * spread["low"])], [max(0.0, 100 * spread["high"] - accuracy)]]
+    axes.errorbar(ms["mean"], accuracy, yerr=error, fmt="o", color=colour, capsize=3, label=label)
