@@ -37,7 +37,7 @@ def recording(
 ) -> Recording:
     """Random logits that grow surer with depth; `pairs` maps (split, codec) to a mean payload size in bytes."""
     rng = np.random.default_rng(seed)
-    pairs = {(0, "jpeg:quality=75"): 900, (1, "uint8"): 400} if pairs is None else pairs
+    pairs = {(0, "jpeg"): 900, (1, "uint8"): 400} if pairs is None else pairs
     return Recording(
         {name: _part(name, model, samples, pairs, rng) for name in PARTS}, CLASSES, {"digests": {}, "command": "test"}
     )
@@ -69,7 +69,7 @@ def calibration(
     stage: Distribution | float = 0.010,
     head: float = 0.0,
     codec: float = 0.0,
-    pairs: Sequence[tuple[int, str]] = ((0, "jpeg:quality=75"), (1, "uint8")),
+    pairs: Sequence[tuple[int, str]] = ((0, "jpeg"), (1, "uint8")),
     rpc: Rpc | None = None,
 ) -> Calibration:
     """Every stage takes `stage` seconds, every head `head`, encoding and decoding `codec`."""
@@ -110,7 +110,7 @@ SCENARIO: dict[str, Any] = {
     "edge": {"hardware": "host", "workers": 1},
     "policies": {
         "local": {"name": "local"},
-        "offload": {"name": "offload", "split": 0, "codec": "jpeg:quality=75"},
+        "offload": {"name": "offload", "split": 0, "codec": "jpeg"},
         "split": {"name": "offload", "split": 1, "codec": "uint8"},
         "threshold": {"name": "threshold", "threshold": 0.6, "split": 1, "codec": "uint8"},
         "neurosurgeon": {"name": "neurosurgeon"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from splitexit.codecs import canonical
 from splitexit.decision import LinkEstimate, Observation, Plan, Setting
 from splitexit.policies import Policy
 
@@ -27,6 +28,7 @@ class Neurosurgeon(Policy):
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Tabulates, for every (split, codec), the seconds that do not depend on the link, and the bytes."""
+        chosen = None if self.codecs is None else {canonical(codec) for codec in self.codecs}
         nothing = LinkEstimate(rate_bps=float("inf"), rtt_s=0.0)
         self._local_s = setting.local_s()
         self._options = [
@@ -37,7 +39,7 @@ class Neurosurgeon(Policy):
             )
             for split, codecs in setting.codecs.items()
             for codec in codecs
-            if self.codecs is None or codec in self.codecs
+            if chosen is None or codec in chosen
         ]
 
     def decide(self, observation: Observation) -> Plan:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
+from splitexit.codecs import canonical
 from splitexit.decision import Observation, Plan, Setting
 from splitexit.errors import InputError
 from splitexit.policies import Policy
@@ -20,24 +21,26 @@ class Offload(Policy):
     Split 0 sends the image itself: the baseline "edge only".
     """
 
-    def __init__(self, *, split: Annotated[int, Ge(0)] = 0, codec: str = "jpeg:quality=75") -> None:
+    def __init__(self, *, split: Annotated[int, Ge(0)] = 0, codec: str = "jpeg") -> None:
         self.split, self.codec = split, codec
-        self._plan = Plan(split=split, codec=codec)
+        self._plan = Plan()
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Raises InputError where this (split, codec) is not on offer."""
-        require_pair(setting, self.split, self.codec)
+        self._plan = Plan(split=self.split, codec=require_pair(setting, self.split, self.codec))
 
     def decide(self, observation: Observation) -> Plan:
         """Always the same plan."""
         return self._plan
 
 
-def require_pair(setting: Setting, split: int, codec: str) -> None:
-    """Raises InputError where (split, codec) is not on offer, naming what is."""
+def require_pair(setting: Setting, split: int, codec: str) -> str:
+    """The codec's canonical id; raises InputError where (split, codec) is not on offer, naming what is."""
+    codec = canonical(codec)
     if split >= setting.spec.num_stages:
         raise InputError(f"split {split}: the model has splits 0..{setting.spec.num_stages - 1}")
     offered = setting.codecs.get(split, ())
     if codec not in offered:
         setting.calibration.pair(split, codec)  # says what was recorded and the command that adds it
         raise InputError(f"codec {codec!r} at split {split} is not calibrated; run `splitexit calibrate`")
+    return codec

@@ -44,8 +44,9 @@ class Threshold(Policy):
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Builds the one plan; raises InputError where exits, thresholds or the pair do not fit the model."""
         spec = setting.spec
-        if self.split is not None:
-            require_pair(setting, self.split, self.codec or "")
+        if self.split is not None and self.codec is None:
+            raise InputError("split without codec: say how the features are sent, e.g. codec: uint8")
+        codec = None if self.split is None else require_pair(setting, self.split, self.codec or "")
         last = spec.num_stages - 1 if self.split is None else self.split
         early = range(spec.final_exit)
         chosen = [e for e in early if spec.exit_stages[e] <= last] if self.exits is None else list(self.exits)
@@ -55,7 +56,7 @@ class Threshold(Policy):
         self._plan = Plan(
             exits=checks,
             split=self.split,
-            codec=self.codec,
+            codec=codec,
             edge_exits=tuple(ExitCheck(e, self.rule, self.threshold) for e in behind),
         )
         self._plan.check(spec)

@@ -66,7 +66,7 @@ def test_wait_at_the_edge_is_that_of_m_m_c(tmp_path: Path, servers: int, load: f
     quantiles = -service_s * np.log1p(-np.minimum(u, 1 - 1e-5))
     exponential = Distribution(tuple(quantiles * (service_s / Distribution(tuple(quantiles)).mean)))
     model = synthetic.spec(stages=1)
-    pair = (0, "jpeg:quality=75")
+    pair = (0, "jpeg")
     experiment = synthetic.experiment(
         tmp_path,
         model=model,
