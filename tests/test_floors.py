@@ -58,8 +58,8 @@ LIBRARIES: dict[str, set[str]] = {
     "sim": {"simpy"},
     "models": TORCH | TABLES | {"PIL", "annotated_types", "datasets"},
     "live": TORCH | TABLES | {"grpc", "grpc_health", "grpc_reflection", "google", "PIL"},
-    "compare": TABLES | {"pandas"},
-    "report": TABLES | {"pandas", "matplotlib"},
+    "compare": TABLES | {"pandas", "scipy"},
+    "report": TABLES | {"pandas", "matplotlib", "rich", "yaml"},
     "cli": {"typer", "click", "rich"},
 }
 # Learned codecs and policies: torch inside their own file, which a table loads by name.
