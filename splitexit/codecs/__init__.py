@@ -1,0 +1,151 @@
+"""Codecs: how features, or the image itself, become bytes on the wire.
+
+The interface, then the menu. One file and one line in the table add a codec. A codec id names a codec
+with its parameters: `name` or `name:key=value,key=value`; in canonical form the parameters are sorted
+and those at their default are left out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from splitexit.codecs._ids import join, read, split
+from splitexit.codecs._payload import Header
+from splitexit.errors import ArtifactError, InputError, PayloadError
+from splitexit.registry import Registry
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Tensors = Mapping[str, Array]
+Shape = tuple[int, int, int]
+"""Channels, height, width."""
+
+SLACK_BYTES = 4096
+"""What a payload may be longer than the raw tensor: JPEG's constant headers, zstd's frame."""
+
+
+class Codec(ABC):
+    """Features to bytes and back, for tensors of one shape. Instances may be shared between threads.
+
+    name        the codec's name in the table
+    lossless    decoding gives back the very tensor (image codecs: every image of pixel / 255)
+    input_only  works for split 0 only, the image
+    learned     needs the tensors of a bundle
+
+    Members implement `_pack` and `_unpack`; the header around them is the same for all.
+
+    Args:
+        shape: channels, height, width, each in 1..65535.
+    """
+
+    name: ClassVar[str]
+    lossless: ClassVar[bool] = False
+    input_only: ClassVar[bool] = False
+    learned: ClassVar[bool] = False
+
+    def __init__(self, *, shape: Shape) -> None:
+        if len(shape) != 3 or not all(0 < side < 2**16 for side in shape):
+            raise InputError(f"codec {self.name}: shape {tuple(shape)} is not (channels, height, width) in 1..65535")
+        self.shape = shape
+        self.size = prod(shape)
+        self.max_bytes = 4 * self.size + SLACK_BYTES
+
+    @cached_property
+    def codec_id(self) -> str:
+        """The canonical id of this codec with its parameters."""
+        return join(type(self), self.name, vars(self))
+
+    def encode(self, features: Array) -> bytes:
+        """The payload of one tensor, finite float32 C x H x W; raises PayloadError for any other."""
+        if features.shape != self.shape or features.dtype != "float32":
+            got = f"{features.dtype} {features.shape}"
+            raise PayloadError(f"codec {self.codec_id} is for float32 {self.shape}, not for {got}")
+        if not np.isfinite(features).all():
+            raise PayloadError(f"codec {self.codec_id}: the tensor holds values that are not finite")
+        return b"".join((self._header.bytes, self._pack(features)))
+
+    def decode(self, payload: bytes) -> Array:
+        """The tensor of one payload: finite float32 C x H x W, the caller's own.
+
+        Raises:
+            PayloadError: for anything that `encode` of the same codec and shape does not write, before
+                memory for more than `max_bytes` is taken.
+        """
+        if len(payload) > self.max_bytes:
+            raise PayloadError(f"{self.codec_id}: {len(payload)} bytes, {self.max_bytes} at most for {self.shape}")
+        return self._unpack(self._header.strip(payload)).reshape(self.shape)
+
+    @cached_property
+    def _header(self) -> Header:
+        return Header(self.codec_id, self.shape, self._shared())
+
+    def _shared(self) -> bytes:
+        """What both sides must have in common beyond id and shape: tables, weights."""
+        return b""
+
+    @abstractmethod
+    def _pack(self, features: Array) -> bytes | memoryview:
+        """What follows the header."""
+
+    @abstractmethod
+    def _unpack(self, body: memoryview) -> Array:
+        """The inverse; raises PayloadError. Any array of `size` writable float32 values."""
+
+
+CODECS: Registry[Codec] = Registry(
+    "codec",
+    {
+        "raw": "splitexit.codecs.raw:Raw",
+        "fp16": "splitexit.codecs.fp16:Fp16",
+        "uint8": "splitexit.codecs.uint8:Uint8",
+        "image": "splitexit.codecs.image:Image",
+        "png": "splitexit.codecs.png:Png",
+        "jpeg": "splitexit.codecs.jpeg:Jpeg",
+        "bottleneck": "splitexit.codecs.bottleneck:Bottleneck",
+    },
+)
+
+
+def parse(codec_id: str) -> tuple[str, dict[str, Any]]:
+    """Name and given parameters, typed and checked against the codec's constructor.
+
+    Raises:
+        InputError: an unknown name or parameter, a missing parameter, a value of the wrong type or range.
+    """
+    name, pairs = split(codec_id, CODECS)
+    return name, read(codec_id, CODECS.load(name), pairs)
+
+
+def canonical(codec_id: str) -> str:
+    """The one id among those that mean the same: parameters sorted, defaults left out. Raises as `parse`."""
+    name, params = parse(codec_id)
+    return join(CODECS.load(name), name, params)
+
+
+def load(codec_id: str) -> type[Codec]:
+    """The class behind an id, for its attributes (`lossless`, `input_only`, `learned`). Raises as `parse`."""
+    return CODECS.load(parse(codec_id)[0])
+
+
+def create(codec_id: str, *, shape: Shape, tensors: Tensors | None = None) -> Codec:
+    """The codec with this id for tensors of this shape.
+
+    Args:
+        tensors: a learned codec's weights, by the names that its docstring gives.
+
+    Raises:
+        InputError: as `parse`, or the codec is not for such a shape.
+        ArtifactError: a learned codec without its tensors, or with ones that do not fit.
+    """
+    name, params = parse(codec_id)
+    kind = CODECS.load(name)
+    if kind.learned:
+        if tensors is None:
+            raise ArtifactError(f"codec {codec_id!r} is learned and the bundle has no weights for it at this split")
+        params["tensors"] = tensors
+    return kind(shape=shape, **params)
