@@ -1,0 +1,110 @@
+"""What every policy of the table must hold, whatever it decides."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+
+from splitexit.decision import Observation, Plan
+from splitexit.errors import PolicyError
+from splitexit.experiment import POLICY, Experiment, stream
+from splitexit.inference import Decider
+from splitexit.policies import POLICIES, OmniscientPolicy, Policy
+from splitexit.sim import simulate
+from tests import synthetic
+
+SETTINGS = {"threshold": {"threshold": 0.6, "split": 1, "codec": "uint8"}, "offload": {"split": 0, "codec": "jpeg"}}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    policies = {name: {"name": name, **SETTINGS.get(name, {})} for name in POLICIES.names()}
+    return synthetic.experiment(tmp_path_factory.mktemp("world"), policies=policies, requests=200)
+
+
+def any_observation(rng: np.random.Generator, reads: frozenset[str], world: Experiment) -> Observation:
+    from splitexit.decision import EdgeLoad
+    from splitexit.sense import Sense
+
+    sense = Sense(world.setting.link, reads)
+    for request in range(int(rng.integers(0, 4))):
+        sense.sent(request, 0.0)
+        if rng.random() < 0.5:
+            sense.replied(request, int(rng.integers(1, 9999)), float(rng.exponential(0.1)), EdgeLoad(3, 0.5))
+    return sense.observe(float(rng.exponential(10)), (), int(rng.integers(0, 50)), float(rng.exponential(10)))
+
+
+@pytest.mark.parametrize("name", POLICIES.names())
+def test_hyper_parameters_are_keywords_stored_unchanged(name: str) -> None:
+    cls = POLICIES.load(name)
+    parameters = [p for p in inspect.signature(cls).parameters.values() if p.name != "self"]
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters), "hyper-parameters are keyword-only"
+    given = SETTINGS.get(name, {})
+    policy = cls(**given)
+    for parameter in parameters:
+        assert getattr(policy, parameter.name) == given.get(parameter.name, parameter.default)
+
+
+@pytest.mark.parametrize("name", POLICIES.names())
+def test_it_declares_what_it_reads(name: str) -> None:
+    cls = POLICIES.load(name)
+    assert cls.reads <= Observation.FIELDS
+    assert issubclass(cls, Policy)
+    assert cls.__doc__
+
+
+@pytest.mark.parametrize("name", [n for n in POLICIES.names() if n != "oracle"])
+def test_plans_are_valid_for_any_observation(name: str, world: Experiment) -> None:
+    decider = world.decider(name, 0, 0)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        plan = decider.policy.decide(any_observation(rng, decider.policy.reads, world))
+        plan.check(world.spec)
+        if plan.split is not None:
+            assert plan.codec in world.setting.codecs[plan.split]
+
+
+@pytest.mark.parametrize("name", POLICIES.names())
+def test_equal_seeds_give_equal_rows(name: str, world: Experiment) -> None:
+    assert repr(simulate(world, name, 3, 60)) == repr(simulate(world, name, 3, 60))
+
+
+@pytest.mark.parametrize("name", POLICIES.names())
+def test_every_request_ends_in_one_row_whose_parts_add_up(name: str, world: Experiment) -> None:
+    rows = simulate(world, name, 1, 120)
+    assert sorted(row.request for row in rows) == list(range(120))
+    for row in rows:
+        parts = (row.device_compute_s, row.encode_s, row.network_s, row.edge_wait_s, row.edge_compute_s)
+        assert row.response_s == pytest.approx(row.start_s - row.arrival_s + sum(parts), abs=1e-9)
+        assert min(parts) >= 0
+        assert row.deadline_met == (row.response_s <= world.scenario.devices.deadline_s)
+
+
+@pytest.mark.parametrize("name", POLICIES.names())
+def test_only_the_oracle_sees_the_truth(name: str, world: Experiment) -> None:
+    policy = POLICIES.load(name)(**SETTINGS.get(name, {}))
+    assert isinstance(policy, OmniscientPolicy) == (name == "oracle")
+    if isinstance(policy, OmniscientPolicy):
+        with pytest.raises(TypeError, match="truth"):
+            policy.decide(Observation())
+
+
+def test_an_undeclared_read_is_caught(world: Experiment) -> None:
+    class Peeking(Policy):
+        def decide(self, observation: Observation) -> Plan:
+            return Plan() if observation.queue_length else Plan()
+
+    decider = Decider(Peeking(), world.setting)
+    step = decider.ask((), 0)
+    next(step)
+    with pytest.raises(PolicyError, match="queue_length"):
+        step.send(any_observation(np.random.default_rng(0), Peeking.reads, world))
+
+
+def test_random_draws_from_its_own_stream(world: Experiment) -> None:
+    policy = POLICIES.load("random")()
+    policy.prepare(world.setting, stream(5, POLICY, 0))
+    plans = {policy.decide(Observation()) for _ in range(200)}
+    assert len(plans) == 1 + sum(len(codecs) for codecs in world.setting.codecs.values())
