@@ -60,12 +60,16 @@ class UsageError(InputError):
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing wrong with a scenario: where (line and column count from 1; 0 = unknown) and what."""
+    """One thing wrong with a scenario: where (line and column count from 1; 0 = unknown) and what.
+
+    `source` is the place instead of file and line for what does not come from the file (`--set x=1`).
+    """
 
     line: int
     column: int
     where: str
     what: str
+    source: str = ""
 
 
 class ScenarioError(InputError):
@@ -76,7 +80,7 @@ class ScenarioError(InputError):
         super().__init__("\n".join(self._line(problem) for problem in self.problems))
 
     def _line(self, problem: Problem) -> str:
-        place = f"{self.file}:{problem.line}:{problem.column}" if problem.line else self.file
+        place = f"{self.file}:{problem.line}:{problem.column}" if problem.line else problem.source or self.file
         where = f" {problem.where}:" if problem.where else ""
         return f"{place}:{where} {problem.what}"
 

@@ -15,7 +15,7 @@ import numpy as np
 from splitexit.bundle import Bundle, ModelSpec
 from splitexit.calibration import Calibration, ServiceTimes
 from splitexit.decision import LinkEstimate, Setting
-from splitexit.errors import ArtifactError, InputError
+from splitexit.errors import ArtifactError, InputError, PolicyError
 from splitexit.hardware import named
 from splitexit.inference import Decider, Request
 from splitexit.links import Fifo, Link
@@ -158,7 +158,7 @@ class Experiment:
             policy.prepare(self.setting, stream(seed, POLICY, device))
         except ArtifactError:
             raise
-        except InputError as error:
+        except (InputError, PolicyError) as error:
             raise InputError(f"policy {label!r}: {error}") from error
         return Decider(policy, self.setting)
 

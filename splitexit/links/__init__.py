@@ -1,0 +1,103 @@
+"""Links: when the bytes offered to a link have gone through it.
+
+The interface, the one discipline, then the menu. One file and one line in the table add a link.
+
+A link is its *capacity*: how long a message holds it. The *discipline* decides who holds it when: `Fifo`.
+Propagation is separate and holds nothing: a message arrives `delay_s` after its last byte was sent, and
+the next one may follow that byte at once. Rates count the bytes that the link is handed, headers included.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Self
+
+import numpy as np
+from annotated_types import Ge, Gt, Le
+
+from splitexit.registry import Registry
+
+Mbps = Annotated[float, Gt(0), Le(1e6)]
+"""Megabits (10^6 bits) per second, up to a terabit."""
+
+Ms = Annotated[float, Ge(0), Le(60_000)]
+"""Milliseconds, up to a minute."""
+
+PACKET_BYTES = 1500
+"""The payload of an Ethernet frame (IEEE 802.3), and the unit of mahimahi's traces."""
+
+
+class Link(ABC):
+    """The capacity of a link, from one side to the other.
+
+    Args:
+        delay_ms: one-way propagation.
+
+    delay_s   the same in seconds
+    mean_bps  long-run rate in bits per second, for reports and as a device's first belief
+    """
+
+    mean_bps: float
+
+    def __init__(self, *, delay_ms: Ms = 0.0) -> None:
+        self.delay_ms = delay_ms
+        self.delay_s = delay_ms / 1000.0
+
+    @abstractmethod
+    def finish_s(self, start_s: float, size_bytes: int) -> float:
+        """When the last byte of a message offered at `start_s` has been sent.
+
+        `start_s` is never smaller than what an earlier call returned. The result is not before `start_s`.
+        """
+
+    def reseed(self, rng: np.random.Generator) -> None:
+        """Takes all chance of a link that has any from `rng`; until then it comes from a fixed seed."""
+
+    def fork(self) -> Self:
+        """A link that goes on from the present state on its own, with the same future if used the same way.
+
+        The link itself where it has no state.
+        """
+        return self
+
+
+class Fifo:
+    """First come, first served: the link is free again when the last byte of a message has been sent.
+
+    A virtual clock (`free_s`) instead of timers, so that it does not drift; the simulator and the live
+    shaping proxy both use it.
+    """
+
+    __slots__ = ("free_s", "link")
+
+    def __init__(self, link: Link, free_s: float = 0.0) -> None:
+        self.link, self.free_s = link, free_s
+
+    def send(self, now_s: float, size_bytes: int) -> tuple[float, float, float]:
+        """Offers a message; seconds at which its first byte starts, its last is sent, its last arrives.
+
+        `now_s` never decreases between calls.
+        """
+        link = self.link
+        start_s = now_s if now_s > self.free_s else self.free_s
+        self.free_s = sent_s = link.finish_s(start_s, size_bytes)
+        return start_s, sent_s, sent_s + link.delay_s
+
+    def peek(self, now_s: float, size_bytes: int) -> tuple[float, float, float]:
+        """What `send` would return, without sending."""
+        return self.fork().send(now_s, size_bytes)
+
+    def fork(self) -> Fifo:
+        """A queue that goes on from the present state on its own."""
+        return Fifo(self.link.fork(), self.free_s)
+
+
+LINKS: Registry[Link] = Registry(
+    "link",
+    {
+        "constant": "splitexit.links.constant:Constant",
+        "trace": "splitexit.links.trace:Trace",
+        "mahimahi": "splitexit.links.mahimahi:Mahimahi",
+        "gilbert-elliott": "splitexit.links.gilbert_elliott:GilbertElliott",
+    },
+)

@@ -94,7 +94,7 @@ def test_only_the_oracle_sees_the_truth(name: str, world: Experiment) -> None:
 def test_an_undeclared_read_is_caught(world: Experiment) -> None:
     class Peeking(Policy):
         def decide(self, observation: Observation) -> Plan:
-            return Plan() if observation.queue_length else Plan()
+            return Plan(timeout_s=observation.queue_length)
 
     decider = Decider(Peeking(), world.setting)
     step = decider.ask((), 0)

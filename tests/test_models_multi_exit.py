@@ -1,0 +1,143 @@
+"""Specs, placement, and the network as a whole."""
+
+import json
+
+import pytest
+import torch
+
+from splitexit.bundle import Bundle
+from splitexit.errors import ArtifactError, UnknownNameError, UsageError
+from splitexit.models import multi_exit
+from splitexit.models.backbones import BACKBONES
+from splitexit.models.multi_exit import NetConfig, build
+from splitexit.models.placement import SDN_SHARES, place
+from splitexit.models.spec import create, parse_spec
+
+RGB = {"mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
+
+
+def config(depth=8, shares=(0.4,), **more):
+    return NetConfig(
+        {"name": "resnet", "depth": depth, "width": 4}, (3, 32, 32), 10, shares=shares, **RGB, **more
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("resnet", {"name": "resnet"}),
+        ("resnet:depth=56,width=8", {"name": "resnet", "depth": 56, "width": 8}),
+        ("joint:weights=0.3/0.6/1", {"name": "joint", "weights": [0.3, 0.6, 1]}),
+        ("joint:weights=cost", {"name": "joint", "weights": "cost"}),
+    ],
+)
+def test_specs(text, spec):
+    assert parse_spec(text) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("resnet:depth", UsageError, "key=value"),
+        ("resnet:dept=20", UsageError, "did you mean 'depth'"),
+        ("resnet:depth=21", UsageError, "6n\\+2"),
+        ("resnet:width=0", UsageError, "width"),
+        ("resnt", UnknownNameError, "did you mean 'resnet'"),
+    ],
+)
+def test_wrong_specs_say_what_to_try(text, error, words):
+    with pytest.raises(error, match=words):
+        create(BACKBONES, parse_spec(text))
+
+
+def test_an_exit_follows_the_first_block_that_reaches_its_share():
+    assert place([0.1, 0.25, 0.5], [10, 10, 10, 30, 40], 100) == [1, 3, 4]
+
+
+def test_two_shares_within_one_block_take_two_blocks():
+    assert place([0.1, 0.2], [50, 20, 30], 100) == [1, 2]
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.3], [0.0], [1.0], [-0.1]])
+def test_shares_must_rise_between_0_and_1(shares):
+    with pytest.raises(UsageError, match="shares must rise"):
+        place(shares, [50, 50], 100)
+
+
+def test_too_many_exits_are_refused_with_the_number_of_blocks():
+    with pytest.raises(UsageError, match="has 2 blocks"):
+        place([0.2, 0.3], [50, 50], 100)
+
+
+# MACs of the exit-free network by hand: stem, then per group n blocks of two 3×3 convolutions, the first
+# of a group after a stride, with its 1×1 projection, and the classifier.
+@pytest.mark.parametrize("depth", [20, 32, 56, 110])
+def test_resnet_macs_equal_arithmetic(depth):
+    n = (depth - 2) // 6
+    macs = 3 * 9 * 16 * 1024 + n * 2 * 9 * 16 * 16 * 1024
+    for channels, positions in ((32, 256), (64, 64)):
+        macs += positions * channels * (9 * channels // 2 + channels // 2 + 9 * channels * (2 * n - 1))
+    net = build(NetConfig({"name": "resnet", "depth": depth}, (3, 32, 32), 10, shares=(), **RGB))
+    assert net.spec.macs == macs + 640
+
+
+def test_six_exits_of_the_default_networks_lie_near_their_shares():
+    for depth in (32, 56):
+        costs = build(config(depth, SDN_SHARES)).relative_costs()
+        assert costs[-1] == 1
+        assert all(0 <= cost - share < 0.07 for cost, share in zip(costs, SDN_SHARES, strict=False))
+
+
+def test_stages_end_at_the_exits_or_at_every_block():
+    by_exit, by_block = build(config(20, (0.3, 0.6))).spec, build(config(20, (0.3, 0.6), cuts="blocks")).spec
+    assert by_exit.exit_stages == (1, 2, 3)
+    assert by_block.num_stages == 10
+    assert sum(s.macs for s in by_exit.stages) == sum(s.macs for s in by_block.stages)
+    assert sum(s.layers for s in by_block.stages) == 19 + 2
+    with pytest.raises(UsageError, match="exits or blocks"):
+        build(config(cuts="layers"))
+
+
+def test_the_same_seed_gives_twin_and_multi_exit_the_same_backbone():
+    net, twin = build(config(seed := 14, (0.4,)), seed), build(config(14, ()), seed)
+    theirs = [p for p in twin.stages.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(net.stages.parameters(), theirs, strict=True))
+
+
+def test_running_the_network_forwards_every_stage_once():
+    net = build(config(20, (0.3, 0.6)))
+    counts = [0] * 3
+    for number, stage in enumerate(net.stages):
+        stage.register_forward_hook(lambda *_, n=number: counts.__setitem__(n, counts[n] + 1))
+    net(torch.rand(2, 3, 32, 32))
+    assert counts == [1, 1, 1]
+    net.run_stages(torch.rand(2, 3, 32, 32), 0, 1)
+    assert counts == [2, 1, 1]
+
+
+def test_saved_and_loaded_it_answers_the_same(tmp_path):
+    net = build(config()).eval()
+    bundle = multi_exit.save(net, tmp_path / "bundle", {"seed": 3})
+    image = torch.rand(1, 3, 32, 32)
+    again = multi_exit.load(Bundle.open(bundle.path))
+    assert not again.training
+    assert again.spec.training == {"seed": 3}
+    assert all(torch.equal(a, b) for a, b in zip(net(image), again(image), strict=True))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    bundle = multi_exit.save(build(config()), tmp_path, {})
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 40)
+    with pytest.raises(ArtifactError, match="sha256"):
+        multi_exit.load(bundle)
+    content = json.loads((tmp_path / "model.json").read_text())
+    content["weights_sha256"] = ""
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="does not fit"):
+        multi_exit.load(Bundle.open(tmp_path))
+    multi_exit.save(build(config(14)), tmp_path / "other", {})
+    content["weights_sha256"] = ""
+    content["backbone"]["width"] = 8
+    (tmp_path / "other" / "model.json").write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="does not fit"):
+        multi_exit.load(Bundle.open(tmp_path / "other"))
