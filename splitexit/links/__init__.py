@@ -56,9 +56,15 @@ class Link(ABC):
     def fork(self) -> Self:
         """A link that goes on from the present state on its own, with the same future if used the same way.
 
-        The link itself where it has no state.
+        The link itself where it has no state; `_twin` where it has.
         """
         return self
+
+    def _twin(self) -> Self:
+        """A shallow copy; several times faster than copy.copy, and the oracle makes one per candidate."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
 
 
 class Fifo:
