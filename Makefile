@@ -24,10 +24,11 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## .venv with everything installed
+	@echo "setup: .venv is ready"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "splitexit needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1 || true);" \
+	  echo "splitexit needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>/dev/null || echo not there);" \
 	    "try: make setup PYTHON=python3.12" >&2; exit 1; }
 	@echo "setup: creating .venv with $$($(PYTHON) -V)"
 	@$(PYTHON) -m venv .venv || { echo "setup: no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
@@ -36,7 +37,6 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setup: installing splitexit and its tools"
 	@$(BIN)/python -m pip install -c constraints.txt -e '.[dev]' | $(SHORT)
 	@touch $(READY)
-	@echo "setup: done"
 
 demo: $(READY)  ## a real device and a real edge process over an emulated link, then the same simulated
 	@$(BIN)/splitexit demo
