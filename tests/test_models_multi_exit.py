@@ -17,9 +17,7 @@ RGB = {"mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
 
 
 def config(depth=8, shares=(0.4,), **more):
-    return NetConfig(
-        {"name": "resnet", "depth": depth, "width": 4}, (3, 32, 32), 10, shares=shares, **RGB, **more
-    )
+    return NetConfig({"name": "resnet", "depth": depth, "width": 4}, (3, 32, 32), 10, shares=shares, **RGB, **more)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +98,7 @@ def test_stages_end_at_the_exits_or_at_every_block():
 
 def test_the_same_seed_gives_twin_and_multi_exit_the_same_backbone():
     net, twin = build(config(seed := 14, (0.4,)), seed), build(config(14, ()), seed)
-    theirs = [p for p in twin.stages.parameters()]
+    theirs = list(twin.stages.parameters())
     assert all(torch.equal(a, b) for a, b in zip(net.stages.parameters(), theirs, strict=True))
 
 

@@ -1,0 +1,209 @@
+"""Training learns, goes on where it was stopped, and refuses what does not fit."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from splitexit.bundle import Bundle
+from splitexit.cli import models as cli
+from splitexit.errors import ArtifactError, UsageError
+from splitexit.models.augment import PAD, Batches
+from splitexit.models.train import Recipe, Watcher, accuracies, pick_device, train
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """Three kinds of grey image that a small network tells apart: horizontal, vertical and diagonal stripes."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:12, :12]
+    labels = rng.integers(0, 3, 240)
+    phase = rng.integers(0, 4, 240)
+    waves = np.stack([[y, x, x + y][k] + p for k, p in zip(labels, phase, strict=True)])
+    pixels = (np.where(waves % 4 < 2, 180, 60) + rng.integers(-40, 40, waves.shape)).astype(np.uint8)
+    path = tmp_path_factory.mktemp("data") / "stripes.parquet"
+    rows = [{"bytes": png(p), "path": None} for p in pixels]
+    pq.write_table(pa.table({"image": rows, "label": labels}), path)
+    return str(path)
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+TINY = Recipe(
+    backbone={"name": "resnet", "depth": 8, "width": 4},
+    shares=(0.4,),
+    epochs=4,
+    batch=16,
+    lr=0.05,
+    augment="none",
+    precision="fp32",
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(shapes, tmp_path_factory):
+    return train(TINY, source=shapes, test=shapes, out=tmp_path_factory.mktemp("out") / "tiny", command="cmd")
+
+
+def test_it_learns_at_every_exit(bundle):
+    training = bundle.spec.training
+    assert min(training["validation_accuracy"]) > 0.8
+    assert training["epochs"][0]["loss"] > 2 * training["epochs"][-1]["loss"]
+
+
+def test_the_bundle_says_how_it_was_made(bundle, shapes):
+    training = json.loads((bundle.path / "model.json").read_text())["training"]
+    assert training["command"] == "cmd"
+    assert training["recipe"] == TINY.to_json()
+    assert training["data"]["train"] == shapes
+    assert len(training["epochs"]) == 4
+    assert not (bundle.path / "checkpoint.pt").exists()
+    card = (bundle.path / "README.md").read_text()
+    assert "cmd" in card
+    assert card.count("| 2 |") == 1
+    assert f"{training['test_accuracy'][-1]:.2%}" in card
+
+
+def test_trained_again_it_is_left_alone(bundle, shapes):
+    before = bundle.weights.stat().st_mtime_ns
+    assert train(TINY, source=shapes, test=None, out=bundle.path) == bundle
+    assert bundle.weights.stat().st_mtime_ns == before
+    other = dataclasses.replace(TINY, seed=1)
+    with pytest.raises(ArtifactError, match="another recipe"):
+        train(other, source=shapes, test=None, out=bundle.path)
+
+
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+def test_an_interrupted_run_ends_in_the_same_weights(shapes, tmp_path, augment):
+    recipe = dataclasses.replace(TINY, epochs=3, augment=augment, limit=120)
+    whole = train(recipe, source=shapes, test=None, out=tmp_path / "whole")
+    assert train(recipe, source=shapes, test=None, out=tmp_path / "parts", stop_after=1) is None
+
+    def interrupt(epoch, done, steps):
+        if epoch == 2 and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, source=shapes, test=None, out=tmp_path / "parts", watcher=Watcher(step=interrupt))
+    parts = train(recipe, source=shapes, test=None, out=tmp_path / "parts")
+    first, second = load_file(whole.weights), load_file(parts.weights)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert whole.spec.weights_sha256 == parts.spec.weights_sha256
+
+
+def test_a_checkpoint_of_another_run_is_refused(shapes, tmp_path):
+    train(TINY, source=shapes, test=None, out=tmp_path, stop_after=1)
+    with pytest.raises(ArtifactError, match=r"another lr;"):
+        train(dataclasses.replace(TINY, lr=0.1), source=shapes, test=None, out=tmp_path)
+    (tmp_path / "checkpoint.pt").write_bytes(b"cut short")
+    with pytest.raises(ArtifactError, match="not a readable checkpoint"):
+        train(TINY, source=shapes, test=None, out=tmp_path)
+
+
+def test_the_twin_without_exits_has_one_output(shapes, tmp_path):
+    twin = train(dataclasses.replace(TINY, shares=(), epochs=1), source=shapes, test=None, out=tmp_path)
+    assert len(twin.spec.exits) == 1
+    assert twin.spec.name.endswith("plain")
+
+
+def test_bf16_trains_too(shapes, tmp_path):
+    recipe = dataclasses.replace(TINY, precision="bf16", epochs=2)
+    half = train(recipe, source=shapes, test=None, out=tmp_path)
+    assert half.spec.training["epochs"][-1]["loss"] < 1.4 * 1.1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"precision": "fp8"}, "bf16 or fp32"),
+        ({"epochs": 0}, "epochs"),
+        ({"validation": 1.0}, "validation"),
+        ({"batch": 10_000}, "smaller --batch"),
+        ({"augment": "mixup"}, "crop-flip"),
+        ({"lr": 1e30}, "lower --lr"),
+    ],
+)
+def test_wrong_recipes_say_what_to_try(shapes, tmp_path, change, words):
+    with pytest.raises(UsageError, match=words):
+        train(dataclasses.replace(TINY, **change), source=shapes, test=None, out=tmp_path)
+
+
+def test_devices():
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(UsageError, match="try cpu or auto"):
+        pick_device("tpu9")
+
+
+def test_accuracies_put_the_network_into_evaluation_mode(bundle, shapes):
+    from splitexit.models import data, multi_exit
+
+    net = multi_exit.load(Bundle.open(bundle.path)).train()
+    images = data.read(shapes)
+    assert accuracies(net, images) == accuracies(net, images)
+    assert not net.training
+
+
+def draw(augment, n=400):
+    images = torch.arange(1, 5 * 6 + 1, dtype=torch.uint8).view(1, 5, 6, 1)
+    batches = Batches(images, torch.tensor([7]), augment)
+    return batches.draw(torch.zeros(n, dtype=torch.int64), torch.Generator().manual_seed(0))
+
+
+def test_without_augmentation_the_pixels_come_unchanged():
+    pixels, labels = draw("none", 2)
+    torch.testing.assert_close(pixels[1, 0] * 255, torch.arange(1.0, 31).view(5, 6))
+    assert labels.tolist() == [7, 7]
+
+
+@pytest.mark.parametrize(("augment", "kinds"), [("crop", 1), ("crop-flip", 2)])
+def test_crops_are_windows_of_the_padded_image(augment, kinds):
+    plain = torch.nn.functional.pad(torch.arange(1.0, 31).view(5, 6), (PAD,) * 4)
+    windows = {
+        tuple(v.flatten().tolist())
+        for top in range(2 * PAD + 1)
+        for left in range(2 * PAD + 1)
+        for v in (plain[top : top + 5, left : left + 6], plain[top : top + 5, left : left + 6].flip(1))[:kinds]
+    }
+    pixels, _ = draw(augment)
+    drawn = {tuple(p.flatten().tolist()) for p in (pixels * 255).round()}
+    assert drawn <= windows
+    assert len(drawn) > 0.8 * len(windows)
+
+
+def run(*arguments):
+    import typer
+
+    app = typer.Typer()
+    cli.register(app)
+    app.callback()(lambda: None)
+    return CliRunner().invoke(app, ["train", *arguments])
+
+
+def test_the_command_prints_the_bundle_last(shapes, tmp_path):
+    options = {"depth": 8, "exits": 40, "epochs": 2, "batch": 16, "augment": "none", "limit": 80}
+    result = run("--data", shapes, "--out", str(tmp_path / "b"), *(f"--{k}={v}" for k, v in options.items()))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == str(tmp_path / "b")
+    assert "epoch   2  loss" in result.stderr
+
+
+@pytest.mark.parametrize(("text", "shares"), [("none", ()), ("15,30.5", (0.15, 0.305))])
+def test_shares_are_percentages(text, shares):
+    assert cli.parse_shares(text) == shares
+
+
+def test_shares_that_are_no_numbers():
+    with pytest.raises(UsageError, match="percentages"):
+        cli.parse_shares("a,b")
