@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -58,13 +58,8 @@ class Completion(NamedTuple):
         return self.prediction == self.label
 
 
-_TYPES: dict[str, pa.DataType] = {
-    "int": pa.int32(),
-    "float": pa.float64(),
-    "str": pa.string(),
-    "bool": pa.bool_(),
-}
-SCHEMA = pa.schema([(name, _TYPES[str(kind)]) for name, kind in Completion.__annotations__.items()])
+_TYPES = {int: pa.int32(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+SCHEMA = pa.schema([(name, _TYPES[kind]) for name, kind in get_type_hints(Completion).items()])
 
 
 def to_table(rows: Iterable[Completion]) -> pa.Table:
