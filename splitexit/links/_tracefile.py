@@ -51,11 +51,11 @@ def _point(path: Path, number: int, content: str, expected: str, point: Callable
 def _text(path: Path, expected: str) -> str:
     try:
         # A pipe or a device would be read for ever, and its size is no measure of it.
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not os.path.isfile(path):
             raise TraceError(f"{path}: not a file; name the trace itself, lines of {expected}")
         if os.path.getsize(path) > MAX_FILE_BYTES:
             raise TraceError(f"{path}: over {MAX_FILE_BYTES >> 20} MiB; cut it to the part that is needed")
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise TraceError(f"{path}: no such trace; a relative path starts at the scenario's folder") from error
     except (OSError, ValueError) as error:
