@@ -15,7 +15,6 @@ import numpy as np
 
 from splitexit.bundle import ModelSpec
 from splitexit.confidence import RULES
-from splitexit.decision import ExitCheck
 from splitexit.recording import Part
 from splitexit.report.plots import COLOURS, figure
 
@@ -53,8 +52,7 @@ def point(part: Part, spec: ModelSpec, rule: str, threshold: float) -> Point:
 
 def thresholds(rule: str, part: Part, count: int = 41) -> list[float]:
     """Thresholds from strict to lax: quantiles of what the early exits said on the calibration split."""
-    name = ExitCheck(0, rule).rule
-    said = np.concatenate([getattr(exit_, name) for exit_ in part.exits[:-1]] or [np.zeros(1)])
+    said = np.concatenate([getattr(exit_, rule) for exit_ in part.exits[:-1]] or [np.zeros(1)])
     levels = np.quantile(said, np.linspace(0.0, 1.0, count)).astype(float).tolist()
     never = float(said.min()) - 1.0 if rule == "entropy" else 1.0 + 1e-6
     ordered = levels if rule == "entropy" else levels[::-1]
