@@ -76,9 +76,12 @@ class Codec(ABC):
             PayloadError: for anything that `encode` of the same codec and shape does not write, before
                 memory for more than `max_bytes` is taken.
         """
-        if len(payload) > self.max_bytes:
-            raise PayloadError(f"{self.codec_id}: {len(payload)} bytes, {self.max_bytes} at most for {self.shape}")
-        return self._unpack(self._header.strip(payload)).reshape(self.shape)
+        try:
+            if len(payload) > self.max_bytes:
+                raise PayloadError(f"{len(payload)} bytes, at most {self.max_bytes} expected")
+            return self._unpack(self._header.strip(payload)).reshape(self.shape)
+        except PayloadError as error:
+            raise PayloadError(f"not a payload of {self.codec_id} {self.shape}: {error}") from error
 
     @cached_property
     def _header(self) -> Header:

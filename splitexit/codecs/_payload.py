@@ -27,12 +27,12 @@ class Header:
     def __init__(self, codec_id: str, shape: tuple[int, int, int], shared: bytes) -> None:
         tag = zlib.crc32(shared, zlib.crc32(codec_id.encode())) & 0xFFFF
         self.bytes = _LAYOUT.pack(MAGIC, VERSION, tag, *shape)
-        self._codec_id, self._shape = codec_id, shape
+        self._shape = shape
 
     def strip(self, payload: bytes) -> memoryview:
         """What follows the header; raises PayloadError saying what differs."""
         if payload[: _LAYOUT.size] != self.bytes:
-            raise PayloadError(f"not a payload of {self._codec_id} {self._shape}: {self._difference(payload)}")
+            raise PayloadError(self._difference(payload))
         return memoryview(payload)[_LAYOUT.size :]
 
     def _difference(self, payload: bytes) -> str:

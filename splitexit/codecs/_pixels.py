@@ -53,9 +53,9 @@ class PillowCodec(Codec):
         try:
             with Image.open(BytesIO(file), formats=[self.name.upper()]) as image:
                 if (image.mode, image.size) != (self._mode, (width, height)):
-                    raise PayloadError(f"{self.codec_id}: holds {image.mode} {image.size}, expected {self._mode}")
+                    raise PayloadError(f"holds {image.mode} {image.size}, expected {self._mode}")
                 return to_features(np.asarray(image).reshape(height, width, -1))
         except PayloadError:
             raise
         except Exception as error:  # Pillow's readers raise whatever their parsing runs into
-            raise PayloadError(f"{self.codec_id}: not a {self.name} image: {error}") from error
+            raise PayloadError(f"not a {self.name} image: {error}") from error

@@ -21,6 +21,6 @@ class Image(Codec):
 
     def _unpack(self, body: memoryview) -> Array:
         if len(body) != self.size:
-            raise PayloadError(f"{self.codec_id}: {len(body)} bytes of pixels, expected {self.size}")
+            raise PayloadError(f"{len(body)} bytes of pixels, expected {self.size}")
         channels, height, width = self.shape
         return to_features(np.frombuffer(body, np.uint8).reshape(height, width, channels))

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 
 from splitexit.codecs import Array, Shape
 from splitexit.codecs._pixels import PillowCodec
+from splitexit.errors import PayloadError
 
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
@@ -20,7 +21,7 @@ class Jpeg(PillowCodec):
     Args:
         quality: libjpeg's scale; 75 is Pillow's default, 95 the most that Pillow recommends.
         headers: False leaves out what is the same for every image of this size and quality (623 bytes for
-            RGB: quantisation and Huffman tables, frame and scan header, end marker) and puts it back on
+            RGB, 328 for grey: quantisation and Huffman tables, frame and scan header) and puts it back on
             decoding. Such a payload is no JPEG file of its own; a checksum of what was left out is in the
             payload's tag, so that a library that would write other tables is noticed.
     """
@@ -32,7 +33,6 @@ class Jpeg(PillowCodec):
         self.quality = quality
         self.headers = headers
         self._start = b"" if headers else self._constant_part()
-        self._end = b"" if headers else _END_OF_IMAGE
 
     def _constant_part(self) -> bytes:
         file = self._file(np.zeros(self.shape, np.float32))
@@ -48,8 +48,10 @@ class Jpeg(PillowCodec):
         return file.getvalue()
 
     def _pack(self, features: Array) -> bytes:
-        file = self._file(features)
-        return file[len(self._start) : len(file) - len(self._end)]
+        return self._file(features)[len(self._start) :]
 
     def _unpack(self, body: memoryview) -> Array:
-        return self._pixels(b"".join((self._start, body, self._end)))
+        # libjpeg fills in what is missing; the end marker, which cannot stand inside a scan, shows a cut.
+        if body[-2:] != _END_OF_IMAGE:
+            raise PayloadError("the JPEG is cut short")
+        return self._pixels(b"".join((self._start, body)))

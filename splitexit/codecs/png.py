@@ -38,7 +38,7 @@ class Png(PillowCodec):
     def _unpack(self, body: memoryview) -> Array:
         file = bytes(body)
         if not file.startswith(self._start):
-            raise PayloadError(f"{self.codec_id}: not an 8-bit PNG of this shape")
+            raise PayloadError("not an 8-bit PNG of this shape")
         self._check_chunks(file)
         return self._pixels(file)
 
@@ -48,6 +48,6 @@ class Png(PillowCodec):
             length, kind = _CHUNK.unpack_from(file, offset)
             offset += _CHUNK.size + length + 4
             if kind not in _CHUNKS:
-                raise PayloadError(f"{self.codec_id}: unexpected PNG chunk {kind!r}")
+                raise PayloadError(f"unexpected PNG chunk {kind!r}")
         if kind != b"IEND" or offset != len(file):
-            raise PayloadError(f"{self.codec_id}: the PNG is cut short or continues behind its end")
+            raise PayloadError("the PNG is cut short or continues behind its end")

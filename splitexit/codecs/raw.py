@@ -23,8 +23,8 @@ class Raw(Codec):
     def _unpack(self, body: memoryview) -> Array:
         expected = self.size * self.stored.itemsize
         if len(body) != expected:
-            raise PayloadError(f"{self.codec_id}: {len(body)} bytes of values, expected {expected}")
+            raise PayloadError(f"{len(body)} bytes of values, expected {expected}")
         values = np.frombuffer(body, self.stored).astype(np.float32)
         if not np.isfinite(values).all():
-            raise PayloadError(f"{self.codec_id}: holds values that are not finite")
+            raise PayloadError("holds values that are not finite")
         return values

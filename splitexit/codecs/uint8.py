@@ -48,11 +48,11 @@ class Uint8(Codec):
 
     def _unpack(self, body: memoryview) -> Array:
         if len(body) < _RANGE.size:
-            raise PayloadError(f"{self.codec_id}: {len(body)} bytes after the header, at least {_RANGE.size} expected")
+            raise PayloadError(f"{len(body)} bytes after the header, at least {_RANGE.size} expected")
         low, step = (np.float32(number) for number in _RANGE.unpack_from(body))
         # Values lie between the two ends: finite ends are enough. Doubles, so that the check cannot overflow.
         if not (step >= 0 and abs(low) <= LARGEST and float(low) + 255.0 * float(step) <= 2 * LARGEST):
-            raise PayloadError(f"{self.codec_id}: a range from {low} in steps of {step}")
+            raise PayloadError(f"a range from {low} in steps of {step}")
         values = np.frombuffer(decompress(body[_RANGE.size :], self.size), np.uint8).astype(np.float32)
         values *= step
         values += low

@@ -1,0 +1,94 @@
+"""The codec cases that tests share, and the committed payloads: `python -m tests.golden.codecs` writes them.
+
+Inputs come from whole numbers, so that they are the same everywhere. A payload that is committed here must
+decode to the same tensor for ever: a change of `codecs.json` for an old id is a change of the wire format.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splitexit import codecs
+
+FILE = Path(__file__).parent / "codecs.json"
+Array = np.ndarray[Any, np.dtype[Any]]
+
+IMAGE, GREY, FEATURES = (3, 16, 12), (1, 16, 12), (8, 6, 5)
+CASES: dict[str, tuple[int, int, int]] = {
+    "raw": FEATURES,
+    "fp16": FEATURES,
+    "uint8": FEATURES,
+    "uint8:level=3": FEATURES,
+    "image": IMAGE,
+    "png": IMAGE,
+    "jpeg": IMAGE,
+    "jpeg:quality=50": GREY,
+    "jpeg:headers=false": IMAGE,
+    "jpeg:headers=false,quality=90": GREY,
+    "bottleneck:channels=2": FEATURES,
+}
+
+
+def image(shape: tuple[int, int, int]) -> Array:
+    """A smooth picture: float32 in [0, 1], pixel / 255."""
+    channel, row, column = np.indices(shape)
+    pixels = (row * 11 + column * 7 + channel * 40) % 256
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def features(shape: tuple[int, int, int]) -> Array:
+    """What a ReLU leaves: about 40 % zeros, multiples of 1/16."""
+    numbers = np.arange(np.prod(shape)).reshape(shape) * 37 % 101 - 40
+    return np.maximum(numbers, 0).astype(np.float32) / np.float32(16)
+
+
+def tensors(channels: int, wide: int) -> dict[str, Array]:
+    """Weights of a bottleneck; multiples of 1/8, so that sums are exact in any order."""
+    weight = (np.arange(channels * wide).reshape(channels, wide) * 5 % 13 - 6).astype(np.float32) / np.float32(8)
+    return {
+        "encoder.weight": weight,
+        "encoder.bias": np.arange(channels, dtype=np.float32) / np.float32(8),
+        "decoder.weight": np.ascontiguousarray(weight.T),
+        "decoder.bias": np.ones(wide, np.float32) / np.float32(8),
+        "low": np.float32(-12.0),
+        "high": np.float32(12.0),
+    }
+
+
+def create(codec_id: str, shape: tuple[int, int, int]) -> codecs.Codec:
+    """The codec, with weights where it needs any."""
+    name, params = codecs.parse(codec_id)
+    weights = tensors(params["channels"], shape[0]) if name == "bottleneck" else None
+    return codecs.create(codec_id, shape=shape, tensors=weights)
+
+
+def example(codec: codecs.Codec) -> Array:
+    """An input for this codec."""
+    return image(codec.shape) if codec.input_only else features(codec.shape)
+
+
+def digest(tensor: Array) -> str:
+    """sha256 of the values, little-endian."""
+    return hashlib.sha256(tensor.astype("<f4").tobytes()).hexdigest()
+
+
+def entry(codec_id: str, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """One case as it is committed."""
+    codec = create(codec_id, shape)
+    payload = codec.encode(example(codec))
+    return {
+        "shape": shape,
+        "input_sha256": digest(example(codec)),
+        "payload": base64.b64encode(payload).decode(),
+        "decoded_sha256": digest(codec.decode(payload)),
+    }
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps({i: entry(i, s) for i, s in CASES.items()}, indent=1) + "\n", encoding="utf-8")
