@@ -21,7 +21,7 @@ PACKAGE = ROOT / "splitexit"
 # of the floors below. A new unit needs a line here.
 FLOORS = {
     5: {"cli"},
-    4: {"compare", "report"},
+    4: {"check", "compare", "report"},
     3: {"sim", "models", "live"},
     2: {"inference", "scenario", "experiment"},
     1: {"policies", "codecs", "links", "arrivals", "estimate", "sense"},
@@ -58,6 +58,7 @@ LIBRARIES: dict[str, set[str]] = {
     "sim": {"simpy"},
     "models": TORCH | TABLES | {"PIL", "annotated_types", "datasets"},
     "live": TORCH | TABLES | {"grpc", "grpc_health", "grpc_reflection", "google", "PIL"},
+    "check": TABLES,
     "compare": TABLES | {"pandas", "scipy"},
     "report": TABLES | {"pandas", "matplotlib", "rich", "yaml"},
     "cli": {"typer", "click", "rich"},
