@@ -1,0 +1,233 @@
+"""A live device: one thread that drives the life of every request and answers its steps with torch.
+
+While one request waits for the edge, the next is taken up (if the scenario says so); a reply that needs
+computing goes before new arrivals. The same code runs on wall time over gRPC and, paired with an edge in
+the same process, on virtual time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from splitexit.calibration import Times
+from splitexit.confidence import reading
+from splitexit.decision import EdgeLoad
+from splitexit.errors import UsageError
+from splitexit.experiment import Experiment
+from splitexit.inference import (
+    Answer,
+    Encode,
+    NoReply,
+    Now,
+    Observe,
+    Payload,
+    ReadExit,
+    Reply,
+    Request,
+    RunStages,
+    Send,
+    Step,
+    complete,
+    infer,
+)
+from splitexit.live.model import Array, LiveModel
+from splitexit.live.pace import Cpu
+from splitexit.live.transport import Failure, Transport
+from splitexit.live.wire import Query, Result, bundle_tag
+from splitexit.policies import OmniscientPolicy
+from splitexit.results import Completion
+from splitexit.sense import Sense
+
+
+@dataclass(slots=True)
+class Task:
+    """A request being worked on: its generator, what that asked for last, and the features so far."""
+
+    request: Request
+    steps: Generator[Step, Any, Answer]
+    step: Step
+    times: Times
+    features: Array
+    start_s: float
+    ready_s: float
+    sent_s: float = 0.0
+    sent_bytes: int = 0
+    overrun: bool = False
+
+
+class DeviceRuntime:
+    """Takes up its requests and writes a row for each.
+
+    Args:
+        experiment, policy, seed, device: which requests, with which policy, at which times; the same as simulated.
+        model: with the codecs on offer.
+        images: sample id -> float32 C×H×W in [0, 1].
+        cpu: how long computing takes, and the timeline.
+        transport: the way to the edge.
+        sink: called with every row, in the order of completion.
+        requests: how many, instead of the scenario's number.
+
+    late   replies that came after they had been given up; never used
+
+    Raises UsageError for a policy that needs to know the truth.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        policy: str,
+        seed: int,
+        model: LiveModel,
+        images: Mapping[int, Array],
+        cpu: Cpu,
+        transport: Transport,
+        sink: Callable[[Completion], None],
+        device: int = 0,
+        requests: int | None = None,
+    ) -> None:
+        self._decider = experiment.decider(policy, seed, device)
+        if isinstance(self._decider.policy, OmniscientPolicy):
+            raise UsageError(f"policy {policy!r} decides with the truth, which no device knows: only simulate it")
+        self._workload = experiment.workload(seed, device, requests)
+        self._times = experiment.device_times(seed, device)
+        self._pipeline = experiment.scenario.devices.pipeline
+        self._framing_bytes = experiment.edge_calibration.rpc.uplink_overhead_bytes
+        self._model, self._images, self._cpu, self._transport, self._sink = model, images, cpu, transport, sink
+        self._seed, self._tag = seed, bundle_tag(model.digests)
+        self._sense = Sense(self._decider.setting.link, self._decider.policy.reads)
+        self._next = self._answered = 0
+        self._loop_s: float | None = 0.0  # closed loop: when the next request arrives; None while it cannot
+        self._awaited: dict[int, Task] = {}
+        self._resumed: deque[Task] = deque()
+        self.late = 0
+
+    def run(self) -> None:
+        """Until every request is answered."""
+        while self._answered < len(self._workload):
+            if self._resumed:
+                self._work(self._resumed.popleft())
+            else:
+                self._take_up_next()
+
+    def _take_up_next(self) -> None:
+        """Waits for the next arrival, or until something else happens."""
+        timeline, arrival_s = self._cpu.timeline, self._next_arrival_s()
+        if arrival_s is None or (self._awaited and not self._pipeline):
+            timeline.step(math.inf)
+        elif not timeline.step(max(arrival_s, timeline.now())):
+            self._begin(arrival_s)
+
+    def _next_arrival_s(self) -> float | None:
+        if self._next >= len(self._workload):
+            return None
+        times = self._workload.arrival_s
+        return self._loop_s if times is None else times[self._next]
+
+    def _begin(self, arrival_s: float) -> None:
+        number = self._next
+        self._next, self._loop_s = number + 1, None
+        request = self._workload.request(number, arrival_s)
+        steps = infer(self._decider, request.deadline_at_s)
+        self._cpu.begin(arrival_s)
+        start_s = self._cpu.now_s
+        features = self._images[request.sample]
+        self._work(Task(request, steps, next(steps), self._times.at(number), features, start_s, start_s))
+
+    def _work(self, task: Task) -> None:
+        """Answers the task's steps until it must wait for the edge, or ends."""
+        self._cpu.begin(task.ready_s)
+        busy_since_s, answer = self._cpu.now_s, None
+        try:
+            while not isinstance(task.step, Send):
+                task.step = task.steps.send(self._answer(task, task.step))
+        except StopIteration as done:
+            answer = done.value
+        task.overrun |= self._cpu.settle()
+        self._sense.computed(busy_since_s, self._cpu.now_s)
+        if answer is not None:
+            self._finish(task, answer, self._cpu.now_s)
+        else:
+            self._send(task)
+
+    def _answer(self, task: Task, step: Step) -> Any:
+        match step:
+            case RunStages(first, last):
+                task.features, seconds = self._cpu.run(
+                    partial(self._model.net.run_stages, task.features, first, last), task.times.run_s(first, last)
+                )
+                return seconds
+            case ReadExit(exit_):
+                return self._cpu.run(partial(self._model.read, task.features, exit_), task.times.exits[exit_])
+            case Encode(split, codec):
+                pair = (split, codec)
+                content, seconds = self._cpu.run(
+                    partial(self._model.codecs[pair].encode, task.features), task.times.encode_s(pair)
+                )
+                return Payload(len(content), seconds, content)
+            case Observe(readings):
+                task.overrun |= self._cpu.settle()
+                now_s = self._cpu.now_s
+                return self._sense.observe(now_s, readings, self._waiting(now_s), task.request.deadline_at_s)
+            case Now():
+                return self._cpu.now_s
+        raise TypeError(f"no device can answer {step}")
+
+    def _waiting(self, now_s: float) -> int:
+        """Requests that have arrived by now and not begun."""
+        times, count = self._workload.arrival_s, self._next
+        if times is None:
+            return 0
+        while count < len(times) and times[count] <= now_s:
+            count += 1
+        return count - self._next
+
+    def _send(self, task: Task) -> None:
+        step, number, now_s = task.step, task.request.number, self._cpu.now_s
+        assert isinstance(step, Send)
+        task.sent_s, task.sent_bytes = now_s, step.payload.size_bytes + self._framing_bytes
+        self._awaited[number] = task
+        self._sense.sent(number, now_s)
+        content, device = step.payload.content, task.request.device
+        query = Query(
+            number, device, step.split, step.codec, content, step.edge_exits, step.timeout_s, self._tag, self._seed
+        )
+        self._cpu.timeline.post(now_s + step.timeout_s, partial(self._heard, number, Failure.LATE))
+        self._transport.send(query, now_s, partial(self._heard, number))
+
+    def _heard(self, number: int, result: Result | Failure, at_s: float) -> None:
+        """The wait is over: the request ends, or needs the CPU for its fallback."""
+        task = self._awaited.pop(number, None)
+        if task is None:
+            self.late += isinstance(result, Result)
+            return
+        try:
+            task.step = task.steps.send(self._reply(task, result, at_s))
+            task.ready_s = at_s
+            self._resumed.append(task)
+        except StopIteration as done:
+            self._finish(task, done.value, at_s)
+        if not self._pipeline:
+            self._cpu.begin(at_s)
+
+    def _reply(self, task: Task, result: Result | Failure, at_s: float) -> Reply | NoReply:
+        number, elapsed_s = task.request.number, at_s - task.sent_s
+        if isinstance(result, Failure):
+            self._sense.given_up(number)
+            return NoReply(elapsed_s, result is Failure.SHED)
+        network_s = max(0.0, elapsed_s - result.wait_s - result.compute_s)
+        load = EdgeLoad(result.queue_length, result.wait_s)
+        self._sense.replied(number, task.sent_bytes, network_s, load)
+        return Reply(reading(result.exit, result.logits), network_s, result.wait_s, result.compute_s, load)
+
+    def _finish(self, task: Task, answer: Answer, done_s: float) -> None:
+        row, outcome = complete(task.request, answer, task.start_s, done_s, task.overrun)
+        self._decider.policy.learn(outcome)
+        if self._workload.arrival_s is None:
+            self._loop_s = done_s + self._workload.think_s
+        self._answered += 1
+        self._sink(row)

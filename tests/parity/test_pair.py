@@ -1,0 +1,70 @@
+"""Given the same clock and links, the simulator and the live pair decide and predict the same (house.md §3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from splitexit.bundle import Bundle
+from splitexit.experiment import Experiment
+from splitexit.live.images import open_images
+from splitexit.live.pair import run_pair
+from splitexit.results import EDGE, FALLBACK, Completion
+from splitexit.sim import simulate
+from tests.live_bundle import POLICIES, open_experiment, open_model
+
+REQUESTS = 200
+SEED = 3
+TIMES = {
+    "arrival_s",
+    "start_s",
+    "device_compute_s",
+    "encode_s",
+    "network_s",
+    "edge_wait_s",
+    "edge_compute_s",
+    "done_s",
+}
+WORLDS = {
+    "calm": {},
+    "busy": {"devices__arrivals__rate_hz": 14.0, "devices__deadline_ms": 250.0, "uplink__mbps": 1.0},
+    "waiting": {"devices__pipeline": False, "devices__arrivals__rate_hz": 10.0, "devices__deadline_ms": 200.0},
+    "closed": {"devices__arrivals": {"name": "closed", "think_ms": 5}},
+    "fading": {
+        "uplink": {"name": "gilbert-elliott", "mbps": 6, "delay_ms": 5, "p": 0.05, "r": 0.1},
+        "devices__deadline_ms": 300.0,
+    },
+}
+
+
+def both(experiment: Experiment, policy: str, bundle: Bundle) -> tuple[list[Completion], list[Completion]]:
+    """Rows of the simulator and of the pair, by request."""
+    simulated = simulate(experiment, policy, SEED, REQUESTS)
+    live = run_pair(experiment, policy, SEED, open_model(bundle), open_images(bundle), REQUESTS)
+    return sorted(simulated), sorted(live)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("policy", [name for name in POLICIES if name != "oracle"])
+def test_the_same_rows(bundle: Bundle, tmp_path: Path, policy: str, world: str) -> None:
+    """Decisions, bytes and predictions are identical, times to a nanosecond."""
+    simulated, live = both(open_experiment(bundle, tmp_path, **WORLDS[world]), policy, bundle)
+    assert len(live) == REQUESTS
+    for ours, theirs in zip(live, simulated, strict=True):
+        for name in Completion._fields:
+            mine, its = getattr(ours, name), getattr(theirs, name)
+            if name in TIMES:
+                assert mine == pytest.approx(its, abs=1e-9), (name, ours, theirs)
+            elif name != "energy_j":
+                assert mine == its, (name, ours, theirs)
+
+
+def test_the_worlds_hold_every_kind_of_answer(bundle: Bundle, tmp_path: Path) -> None:
+    """Otherwise the test above would say little."""
+    _, busy = both(open_experiment(bundle, tmp_path, **WORLDS["busy"]), "threshold", bundle)
+    kinds = {row.answered_by for row in busy}
+    assert {EDGE, FALLBACK} <= kinds
+    assert len({row.exit for row in busy}) > 1
+    assert len({row.prediction for row in busy}) > 1
+    assert {row.deadline_met for row in busy} == {True, False} or any(row.lost_reply for row in busy)
