@@ -1,0 +1,97 @@
+"""The commented scenario that `splitexit init` writes: every key with its description and default."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from splitexit.scenario.schema import SECTIONS
+from splitexit.scenario.spec import ZOOS, Spec, Zoo, load, signature_model, whole
+from splitexit.scenario.strict_yaml import Keys, dump
+
+WIDTH = 100
+
+EXAMPLES: dict[str, Any] = {
+    "uplink": {"name": "constant", "mbps": 5.85, "delay_ms": 10},
+    "downlink": {"name": "constant", "mbps": 13, "delay_ms": 10},
+    "policies": {
+        "local": {"name": "local"},
+        "offload-jpeg": {"name": "offload", "split": 0, "codec": "jpeg"},
+        "early-exit": {"name": "threshold", "threshold": 0.8},
+        "neurosurgeon": {"name": "neurosurgeon"},
+    },
+}
+"""Values for keys without a telling default: an LTE link (up: Eshratifar et al., "BottleNet", ISLPED 2019; down:
+Huang et al., "A close examination of performance and power characteristics of 4G LTE networks", MobiSys 2012)."""
+
+SOURCES = {
+    "uplink": "Here: 4G, median 5.85 Mbit/s (Eshratifar et al., BottleNet, ISLPED 2019).",
+    "downlink": "Here: LTE, median 13 Mbit/s (Huang et al., MobiSys 2012).",
+}
+
+
+def template(name: str, bundle: str) -> str:
+    """A scenario's YAML, with comments.
+
+    Args:
+        name: the scenario's name.
+        bundle: path of the bundle as the file is to say it.
+    """
+    examples = EXAMPLES | {"name": name, "bundle": bundle}
+    head = [
+        "# A splitexit scenario. Every key with a default may be left out.",
+        "# `splitexit check FILE` says what is wrong with it, `splitexit schema` prints its JSON schema.",
+    ]
+    return "\n".join([*head, *_section((), examples)]) + "\n"
+
+
+def _section(path: Keys, examples: dict[str, Any]) -> Iterator[str]:
+    indent = "  " * len(path)
+    for key, field in SECTIONS[path].model_fields.items():
+        yield from _comment(indent, key, field)
+        if (*path, key) in SECTIONS:
+            yield f"{indent}{key}:"
+            yield from _section((*path, key), {})
+        else:
+            yield from _entry(indent, key, examples.get(key, _plain(field.default)))
+
+
+def _comment(indent: str, key: str, field: FieldInfo) -> Iterator[str]:
+    if not indent:
+        yield ""
+    text = " ".join(f"{field.description} {SOURCES.get(key, '')}".split())
+    yield from textwrap.wrap(text, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+    for zoo in (mark for mark in field.metadata if isinstance(mark, Zoo)):
+        yield f"{indent}# One of:"
+        yield from (f"{indent}#   {line}" for line in _menu(zoo.kind))
+
+
+def _menu(kind: str) -> Iterator[str]:
+    """Every member of a zoo with its parameters; `…` where there is no default."""
+    for name in ZOOS[kind][0].names():
+        fields = signature_model(load(kind, name)).model_fields.values()
+        given = [f"{f.alias}: {'…' if f.is_required() else _flow(f.default)}" for f in fields]
+        yield f"{{{', '.join([f'name: {name}', *given])}}}"
+
+
+def _entry(indent: str, key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
+        yield f"{indent}{key}:"
+        for label, item in value.items():
+            yield f"{indent}  {label}: {_flow(item)}"
+    else:
+        yield f"{indent}{key}: {_flow(value)}"
+
+
+def _flow(value: Any) -> str:
+    """YAML on one line."""
+    return dump([whole(value)], flow=True)[1:-2]
+
+
+def _plain(default: Any) -> Any:
+    if isinstance(default, Spec):
+        return default.plain() if default.parameters else default.name
+    return default
