@@ -37,7 +37,8 @@ def read(codec_id: str, kind: type[Codec], pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise InputError(f"codec {codec_id!r}: {pair!r} is not key=value{did_you_mean(key, known)}")
+            hint = f"; write '{key}=...'" if key in known else did_you_mean(key, known)
+            raise InputError(f"codec {codec_id!r}: {pair!r} is not key=value{hint}")
         if key not in known:
             raise InputError(f"codec {codec_id!r}: no parameter {key!r}{did_you_mean(key, known)}")
         if key in params:
@@ -78,8 +79,8 @@ def _value(codec_id: str, key: str, text: str, annotation: Any) -> Any:
     kind, *limits = get_args(annotation) or (annotation,)
     value = _convert(text, kind)
     if value is None or not all(_within(value, limit) for limit in limits):
-        expected = " ".join([_KINDS[kind], *(f"{_SIGNS[type(m)]} {_bound(m)}" for m in limits)])
-        raise InputError(f"codec {codec_id!r}: {key} is {text!r}, expected {expected}")
+        range_ = " and ".join(f"{_SIGNS[type(limit)]} {_bound(limit)}" for limit in limits)
+        raise InputError(f"codec {codec_id!r}: {key} is {text!r}, expected {_KINDS[kind]} {range_}".rstrip())
     return value
 
 

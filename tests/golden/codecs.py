@@ -39,7 +39,7 @@ def image(shape: tuple[int, int, int]) -> Array:
     """A smooth picture: float32 in [0, 1], pixel / 255."""
     channel, row, column = np.indices(shape)
     pixels = (row * 11 + column * 7 + channel * 40) % 256
-    return pixels.astype(np.float32) / np.float32(255)
+    return np.asarray(pixels / np.float32(255), np.float32)
 
 
 def features(shape: tuple[int, int, int]) -> Array:
@@ -56,8 +56,8 @@ def tensors(channels: int, wide: int) -> dict[str, Array]:
         "encoder.bias": np.arange(channels, dtype=np.float32) / np.float32(8),
         "decoder.weight": np.ascontiguousarray(weight.T),
         "decoder.bias": np.ones(wide, np.float32) / np.float32(8),
-        "low": np.float32(-12.0),
-        "high": np.float32(12.0),
+        "low": np.array(-12.0, np.float32),
+        "high": np.array(12.0, np.float32),
     }
 
 

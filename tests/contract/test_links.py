@@ -1,0 +1,162 @@
+"""What every link in the table must do, alone and behind the queue."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from splitexit.links import LINKS, Fifo, Link
+
+TRACES = Path(__file__).parents[2] / "scenarios" / "traces"
+CASES: dict[str, dict[str, Any]] = {
+    "constant": {"mbps": 5.85, "delay_ms": 10.0},
+    "trace": {"trace": TRACES / "norway_tram_12", "delay_ms": 25.0, "scale": 2.0},
+    "mahimahi": {"trace": TRACES / "lte_walk.up", "delay_ms": 20.0},
+    "gilbert-elliott": {"mbps": 5.85, "delay_ms": 10.0, "p": 0.02, "r": 0.3, "loss_good": 0.001, "loss_bad": 0.8},
+}
+Messages = list[tuple[float, int]]
+MESSAGES = st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(0, 200_000)), max_size=30)
+"""Gaps in seconds and sizes in bytes."""
+
+
+def make(name: str) -> Link:
+    """A fresh link of this kind."""
+    return LINKS.load(name)(**CASES[name])
+
+
+every_link = pytest.mark.parametrize("name", LINKS.names())
+
+
+def sent(fifo: Fifo, messages: Messages) -> list[tuple[float, float, float]]:
+    """What becomes of messages offered one after the other."""
+    now_s, found = 0.0, []
+    for gap_s, size_bytes in messages:
+        now_s += gap_s
+        found.append(fifo.send(now_s, size_bytes))
+    return found
+
+
+def test_every_link_has_a_case() -> None:
+    """A link that is added to the table must be added to the cases."""
+    assert set(CASES) == set(LINKS.names())
+
+
+@every_link
+def test_parameters(name: str) -> None:
+    """Keyword-only, annotated, stored unchanged; every link has a delay, none by default."""
+    kind, link = LINKS.load(name), make(name)
+    parameters = inspect.signature(kind).parameters
+    for parameter in parameters.values():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameter.annotation is not inspect.Parameter.empty
+    assert parameters["delay_ms"].default == 0.0
+    for key, value in CASES[name].items():
+        assert getattr(link, key) == value
+    assert link.delay_s == link.delay_ms / 1000.0
+
+
+@every_link
+@settings(max_examples=60, deadline=None)
+@given(messages=MESSAGES)
+def test_first_come_first_served(name: str, messages: Messages) -> None:
+    """A message starts when it is offered or when the one before is through; order is kept; nothing is early."""
+    fifo = Fifo(make(name))
+    now_s = free_s = arrived_s = 0.0
+    for gap_s, size_bytes in messages:
+        now_s += gap_s
+        start_s, sent_s, arrive_s = fifo.send(now_s, size_bytes)
+        assert start_s == max(now_s, free_s)
+        assert sent_s >= start_s
+        assert arrive_s == sent_s + fifo.link.delay_s >= arrived_s
+        assert fifo.free_s == sent_s
+        free_s, arrived_s = sent_s, arrive_s
+
+
+@every_link
+@settings(max_examples=60, deadline=None)
+@given(messages=MESSAGES, more=MESSAGES)
+def test_a_fork_has_the_same_future_and_no_effect(name: str, messages: Messages, more: Messages) -> None:
+    """Two forks and the origin agree, in whatever order they are asked."""
+    fifo = Fifo(make(name))
+    sent(fifo, messages)
+    now_s = sum(gap for gap, _ in messages)
+    later: Messages = [(now_s, 1500), *more]
+    one, two = fifo.fork(), fifo.fork()
+    assert sent(one, later) == sent(two, later) == sent(fifo, later)
+
+
+@every_link
+@settings(max_examples=60, deadline=None)
+@given(messages=MESSAGES, size_bytes=st.integers(0, 200_000))
+def test_peek_is_what_send_would_say(name: str, messages: Messages, size_bytes: int) -> None:
+    """As often as it is asked."""
+    fifo = Fifo(make(name))
+    sent(fifo, messages)
+    now_s = sum(gap for gap, _ in messages) + 1.0
+    peeked = [fifo.peek(now_s, size) for size in (90_000, size_bytes, size_bytes)]
+    assert peeked[1] == peeked[2] == fifo.send(now_s, size_bytes)
+
+
+@every_link
+def test_the_long_run_rate(name: str) -> None:
+    """Back-to-back messages go through at `mean_bps`; recovery waits, which it leaves out, are set to nothing."""
+    parameters = CASES[name] | ({"recovery_ms": 0.0} if name == "gilbert-elliott" else {})
+    link = LINKS.load(name)(**parameters)
+    fifo, size_bytes, count = Fifo(link), 15_000, 40_000
+    for _ in range(count):
+        end_s = fifo.send(0.0, size_bytes)[1]
+    assert 8.0 * size_bytes * count / end_s == pytest.approx(link.mean_bps, rel=0.01)
+
+
+@every_link
+def test_chance_comes_from_the_generator_alone(name: str) -> None:
+    """Equal generators, equal links; and a fork that is reseeded starts anew."""
+    messages: Messages = [(0.001, 30_000)] * 300
+
+    def run(link: Link, seed: int) -> list[tuple[float, float, float]]:
+        fresh = link.fork()
+        fresh.reseed(np.random.default_rng(seed))
+        return sent(Fifo(fresh), messages)
+
+    used = make(name)
+    first = run(used, 1)
+    assert run(used, 1) == run(make(name), 1) == first
+    random = name == "gilbert-elliott"
+    assert (run(used, 2) != first) == random
+
+
+@every_link
+def test_nothing_takes_no_time(name: str) -> None:
+    """An empty message is through at once, and takes nothing from the next."""
+    link, other = make(name), make(name)
+    assert link.finish_s(0.25, 0) == 0.25
+    assert link.finish_s(0.25, 4000) == other.finish_s(0.25, 4000)
+
+
+def drift_s(link: Link, expected_s: Callable[[int], float]) -> float:
+    """The largest distance from the ideal clock over a hundred thousand back-to-back messages."""
+    fifo = Fifo(link)
+    return max(abs(fifo.send(0.0, 1500)[1] - expected_s(k + 1)) for k in range(100_000))
+
+
+def test_the_virtual_clock_does_not_drift(tmp_path: Path) -> None:
+    """Trap 15; to 1e-9 s over minutes of traffic, against one multiplication per message."""
+    steady = tmp_path / "steady"
+    steady.write_text("0 12\n1 12\n3 12\n")
+    assert drift_s(LINKS.load("constant")(mbps=12.0), lambda k: k / 1000.0) < 1e-9  # type: ignore[call-arg]
+    assert drift_s(LINKS.load("trace")(trace=steady), lambda k: k / 1000.0) < 1e-9  # type: ignore[call-arg]
+
+
+def test_propagation_holds_nothing() -> None:
+    """Trap 17: the second message follows at once, though the first has not arrived."""
+    fifo = Fifo(LINKS.load("constant")(mbps=8.0, delay_ms=50.0))  # type: ignore[call-arg]
+    assert fifo.send(1.0, 10_000) == pytest.approx((1.0, 1.01, 1.06), abs=1e-12)
+    assert fifo.send(1.0, 10_000) == pytest.approx((1.01, 1.02, 1.07), abs=1e-12)
+    assert fifo.send(2.0, 10_000) == pytest.approx((2.0, 2.01, 2.06), abs=1e-12)
