@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,14 +20,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from splitexit.errors import SplitexitError, UsageError
 
 if TYPE_CHECKING:
+    from splitexit.bundle import Bundle
     from splitexit.models.train import EpochReport, Watcher
 
 INTERRUPTED = 130
+
+BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds these commands to the command line."""
     app.command()(train)
+    app.command()(train_codec)
+    app.command()(record)
+    app.command()(calibrate)
 
 
 def app_main() -> None:
@@ -122,6 +128,131 @@ def train(
         print(bundle.path)
 
 
+def train_codec(
+    bundle: BundleFolder,
+    codec: Annotated[str, typer.Option(help="The bottleneck, e.g. bottleneck:channels=4")],
+    split: Annotated[str, typer.Option(help="1,3,5 or 2-5 or all")] = "all",
+    data: Annotated[str | None, typer.Option(help="Training images [default: as model.json says].")] = None,
+    levels: Annotated[int, typer.Option(help="Quantiser levels in use; fewer make smaller payloads.")] = 256,
+    epochs: Annotated[int, typer.Option(min=0)] = 2,
+    images: Annotated[int, typer.Option(min=1, help="Training images to use.")] = 20_000,
+    lr: Annotated[float, typer.Option()] = 2e-3,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+) -> None:
+    """Train a small learned bottleneck for the features at each split of a bundle."""
+    from splitexit.bundle import Bundle
+    from splitexit.models import train_codec as training
+
+    opened = Bundle.open(bundle)
+    splits = parse_splits(split, opened.spec.num_stages)
+    codec_id, recipe = training.recipe_for(codec, levels=levels, epochs=epochs, images=images, lr=lr, seed=seed)
+    console = Console(stderr=True)
+    source = data or _source(opened, "train", "--data")
+    with _interruptible(console, opened.codec_weights):
+        for report in training.train_codec(opened, codec_id, splits, recipe, source=source, device=device):
+            console.print(
+                f"split {report.split}  {'×'.join(map(str, report.shape)):>9}  {report.payload_bytes:7.1f} bytes  "
+                f"validation {report.accuracy:.2%}, without the codec {report.plain_accuracy:.2%}",
+                highlight=False,
+            )
+    print(opened.codec_weights)
+
+
+def record(
+    bundle: BundleFolder,
+    data: Annotated[str | None, typer.Option(help="Test images [default: as model.json says].")] = None,
+    train: Annotated[str | None, typer.Option(help="Training images, for the calibration split.")] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option(help="codec@split or codec@all; repeatable [default: a useful set].")
+    ] = None,
+    edge_exits: Annotated[str, typer.Option(help="Edge exits behind a lossy codec: final or all.")] = "final",
+    logits: Annotated[bool, typer.Option(help="Store logits too (float16).")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples of each part.")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Test images to put into the bundle for live runs.")] = 300,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,
+    fresh: Annotated[bool, typer.Option(help="Replace a recording made with other options.")] = False,
+) -> None:
+    """Record what a bundle says of every test sample, at every exit and behind every codec."""
+    from splitexit.bundle import Bundle
+    from splitexit.models import record as recording
+
+    if edge_exits not in ("final", "all"):
+        raise UsageError(f"--edge-exits: expected final or all, found {edge_exits!r}")
+    opened = Bundle.open(bundle)
+    pairs = [p for text in pair or () for p in recording.parse_pair(text, opened)]
+    parts = recording.read_parts(
+        opened, train or _source(opened, "train", "--train"), data or _source(opened, "test", "--data"), limit
+    )
+    console = Console(stderr=True)
+    with _interruptible(console, opened.path), _bar(console, "samples") as progress:
+        recording.record(
+            opened,
+            parts,
+            pairs or recording.default_pairs(opened),
+            all_edge_exits=edge_exits == "all",
+            keep_logits=logits,
+            fresh=fresh,
+            workers=workers or recording.all_cores(),
+            command=_command(),
+            progress=progress,
+        )
+    if samples:
+        recording.write_samples(opened, parts[1], samples)
+    print(opened.recording)
+
+
+def calibrate(
+    bundle: BundleFolder,
+    pair: Annotated[
+        list[str] | None, typer.Option(help="codec@split or codec@all; repeatable [default: what is recorded].")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Images to time with [default: the bundle's samples].")] = None,
+    repetitions: Annotated[int, typer.Option(min=10, help="Samples timed.")] = 300,
+) -> None:
+    """Measure what every stage, exit and codec of a bundle costs on this machine, in seconds."""
+    from splitexit.bundle import Bundle
+    from splitexit.models import calibrate as calibration
+    from splitexit.models.record import default_pairs, parse_pair
+
+    opened = Bundle.open(bundle)
+    pairs = [p for text in pair or () for p in parse_pair(text, opened)]
+    console = Console(stderr=True)
+    with _interruptible(console, opened.path), _bar(console, "samples") as progress:
+        calibration.calibrate(
+            opened,
+            pairs or calibration.recorded_pairs(opened) or default_pairs(opened),
+            calibration.read_images(opened, data),
+            repetitions=repetitions,
+            rpc=calibration.present_rpc(opened),
+            command=_command(),
+            progress=progress,
+        )
+    print(opened.calibration)
+
+
+def parse_splits(text: str, stages: int) -> list[int]:
+    """`"1,3"`, `"2-5"` or `"all"`, each of 1..stages-1; raises UsageError."""
+    if text == "all":
+        return list(range(1, stages))
+    try:
+        bounds = [part.split("-") for part in text.split(",")]
+        splits = [s for first, *last in bounds for s in range(int(first), int((last or [first])[0]) + 1)]
+    except ValueError:
+        splits = []
+    if not splits or min(splits) < 1 or max(splits) >= stages:
+        raise UsageError(f"--split {text!r}: expected 1,3 or 2-5 or all, each of 1..{stages - 1}")
+    return splits
+
+
+def _source(bundle: Bundle, kind: str, option: str) -> str:
+    """Where the bundle's training took these images from; raises UsageError where it does not say."""
+    source = bundle.spec.training.get("data", {}).get(kind)
+    if source is None:
+        raise UsageError(f"{bundle.path}: model.json does not say where its {kind} images are; give {option}")
+    return str(source)
+
+
 def _command() -> str:
     return shlex.join(["splitexit", *sys.argv[1:]])
 
@@ -149,6 +280,15 @@ def _watching(console: Console) -> Iterator[Watcher]:
             progress.update(task, completed=done, total=steps, epoch=epoch)
 
         yield Watcher(step, lambda report: console.print(_line(report), highlight=False, soft_wrap=True))
+
+
+@contextmanager
+def _bar(console: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar; gives the function to call with (done, total)."""
+    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(unit, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _line(report: EpochReport) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from splitexit.errors import DataError
+from splitexit.bundle import ModelSpec
+from splitexit.errors import DataError, UsageError
 from splitexit.models.sources import RawSet, read_raw
 
 Array = np.ndarray[Any, Any]
@@ -54,8 +55,7 @@ class ImageSet:
 
     def pixels(self, index: int) -> Array:
         """One image as the network takes it: float32 C×H×W in [0, 1]."""
-        image = self.images[index].transpose(2, 0, 1)
-        return np.ascontiguousarray(image, dtype=np.float32) / np.float32(255)
+        return to_pixels(self.images[index])
 
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of every channel's pixels in [0, 1]."""
@@ -67,6 +67,11 @@ class ImageSet:
             for m, s in zip(means, sums, strict=True)
         ]
         return tuple(means), tuple(stds)
+
+
+def to_pixels(image: Array) -> Array:
+    """uint8 H×W×C -> float32 C×H×W in [0, 1]: pixel / 255 in single precision."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
 
 
 def read(
@@ -157,6 +162,20 @@ def split_off(labels: Array, share: float, seed: int = 0) -> tuple[Array, Array]
     for positions in _by_class(labels):
         chosen[rng.permutation(positions)[: round(share * len(positions))]] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def parted(spec: ModelSpec, source: str) -> tuple[ImageSet, ImageSet, Array]:
+    """(training images, validation images, numbers of the latter) as the training of `spec` parted them.
+
+    Raises UsageError where `source` does not hold the images that it was trained on.
+    """
+    recipe = spec.training.get("recipe", {})
+    images = read(source, "train", channels=spec.input_shape[0], resize=recipe.get("resize"), limit=recipe.get("limit"))
+    expected = spec.training.get("data", {}).get("train_sha256")
+    if expected not in (None, images.sha256):
+        raise UsageError(f"{source}: not the images that {spec.name} was trained on, by their digest; give those")
+    kept, held = split_off(images.labels, recipe.get("validation", 0.1))
+    return images.take(kept), images.take(held), held
 
 
 def _by_class(labels: Array) -> Iterable[Array]:

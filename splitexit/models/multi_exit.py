@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from splitexit.bundle import Bundle, Exit, ModelSpec, Stage, file_sha256
@@ -183,7 +184,7 @@ def save(net: MultiExitNet, folder: Path, training: Mapping[str, Any]) -> Bundle
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     partial = folder / "model.safetensors.partial"
-    save_file(state, partial)
+    partial.write_bytes(to_bytes(state))
     partial.replace(folder / "model.safetensors")
     digest = file_sha256(folder / "model.safetensors")
     spec = replace(net.spec, training=dict(training), weights_sha256=digest)

@@ -1,0 +1,171 @@
+"""Measuring what every part of a bundle costs on this machine: seconds of stages, heads, encoding and decoding.
+
+One thread, warm, one sample at a time, each part in the order in which a request meets it, so that caches are as
+warm as they will be live. What is measured is what `runtime` does, numpy in and out.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from splitexit.bundle import Bundle
+from splitexit.calibration import Calibration, Distribution, Pair, Rpc
+from splitexit.codecs import Codec
+from splitexit.errors import UsageError
+from splitexit.models import codecs, data
+from splitexit.models.runtime import Runtime, one_thread
+from splitexit.recording import Recording
+
+Array = np.ndarray[Any, Any]
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+WARM_UP = 20
+# Before the live layer has measured a call: a small unary gRPC call over loopback, and its framing.
+TYPICAL_RPC = Rpc(uplink_overhead_bytes=200, downlink_bytes=200, seconds=Distribution.constant(6e-4))
+
+
+def calibrate(
+    bundle: Bundle,
+    pairs: Sequence[Pair],
+    images: Sequence[Array],
+    *,
+    repetitions: int = 300,
+    rpc: Rpc,
+    command: str = "",
+    progress: Progress = lambda done, total: None,
+) -> Calibration:
+    """Measures the bundle's parts and writes calibration.json.
+
+    Args:
+        pairs: the (split, codec id) to time.
+        images: float32 C×H×W in [0, 1], used in turn, because a codec's time depends on what it packs.
+        repetitions: how many samples are timed, after a warm-up.
+        rpc: what a call costs, measured by the live layer.
+    """
+    clock = _Clock()
+    chain = _Chain(Runtime(bundle), codecs.open_codecs(bundle, pairs), clock)
+    with one_thread():
+        for number in range(-WARM_UP, repetitions):
+            if number == 0:
+                clock.seconds.clear()
+            chain.run(images[number % len(images)])
+            progress(max(number + 1, 0), repetitions)
+    spec = bundle.spec
+    calibration = Calibration(
+        machine=describe_machine(),
+        stages=tuple(clock.distribution("stage", number) for number in range(spec.num_stages)),
+        exits=tuple(clock.distribution("exit", number) for number in range(len(spec.exits))),
+        encode={pair: clock.distribution("encode", pair) for pair in pairs},
+        decode={pair: clock.distribution("decode", pair) for pair in pairs},
+        rpc=rpc,
+        weights_sha256=spec.weights_sha256,
+        made={"command": command, "repetitions": repetitions, "warm_up": WARM_UP, "threads": 1},
+    )
+    calibration.save(bundle.calibration)
+    return calibration
+
+
+class _Clock:
+    """Seconds of every part, by (kind, which)."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[tuple[str, Any], list[float]] = defaultdict(list)
+
+    def time(self, kind: str, which: Any, work: Callable[..., T], *arguments: Any) -> T:
+        """The result of `work(*arguments)`, whose time is kept."""
+        start = perf_counter()
+        result = work(*arguments)
+        self.seconds[kind, which].append(perf_counter() - start)
+        return result
+
+    def distribution(self, kind: str, which: Any) -> Distribution:
+        """The quantiles of one part."""
+        return Distribution.measured(self.seconds[kind, which])
+
+
+class _Chain:
+    """One sample through every stage, head and codec, each timed."""
+
+    def __init__(self, runtime: Runtime, codecs_: Mapping[Pair, Codec], clock: _Clock) -> None:
+        self.runtime, self.codecs, self.clock = runtime, codecs_, clock
+
+    def run(self, image: Array) -> None:
+        """Stages, heads and encodings in the order of a request; decodings at the end, as on the edge."""
+        runtime, spec, clock = self.runtime, self.runtime.spec, self.clock
+        payloads = self._encode(0, image)
+        features = image
+        for stage in range(spec.num_stages):
+            features = clock.time("stage", stage, runtime.run_stages, features, stage, stage + 1)
+            for exit_ in (e for e, at in enumerate(spec.exit_stages) if at == stage + 1):
+                clock.time("exit", exit_, runtime.read_exit, features, exit_)
+            payloads |= self._encode(stage + 1, features)
+        for pair, payload in payloads.items():
+            clock.time("decode", pair, self.codecs[pair].decode, payload)
+
+    def _encode(self, split: int, features: Array) -> dict[Pair, bytes]:
+        return {
+            pair: self.clock.time("encode", pair, codec.encode, features)
+            for pair, codec in self.codecs.items()
+            if pair[0] == split
+        }
+
+
+def recorded_pairs(bundle: Bundle) -> list[Pair]:
+    """The pairs of the bundle's recording, which are those that a simulation needs; none without a recording."""
+    if not bundle.recording.exists():
+        return []
+    return sorted(Recording.load(bundle.recording, bundle.spec).test.pairs)
+
+
+def read_images(bundle: Bundle, source: str | None, count: int = 100) -> list[Array]:
+    """Images to time with: `source`, else the bundle's samples, else noise (whose codec times mean little)."""
+    if source is None and not bundle.samples.exists():
+        rng = np.random.default_rng(0)
+        return list(rng.integers(0, 256, (8, *bundle.spec.input_shape)).astype(np.float32) / np.float32(255))
+    recipe = bundle.spec.training.get("recipe", {})
+    images = data.read(
+        source or str(bundle.samples),
+        "test",
+        channels=bundle.spec.input_shape[0],
+        resize=recipe.get("resize"),
+        limit=count,
+    )
+    if images.shape != bundle.spec.input_shape:
+        raise UsageError(f"{images.origin}: images of {images.shape}, the network takes {bundle.spec.input_shape}")
+    return [images.pixels(number) for number in range(len(images))]
+
+
+def present_rpc(bundle: Bundle) -> Rpc:
+    """What the present calibration says of a call, for a new one to keep; typical figures without one."""
+    return Calibration.load(bundle.calibration).rpc if bundle.calibration.exists() else TYPICAL_RPC
+
+
+def describe_machine() -> dict[str, Any]:
+    """Enough to tell whether a calibration was measured on a machine like this one."""
+    return {
+        "name": "host",
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": 1,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
