@@ -42,7 +42,7 @@ def simulate(
 ) -> None:
     """One policy."""
     experiment = _open(scenario, overrides, requests)
-    label = experiment.scenario.devices.policy if policy is None else policy
+    label = experiment.scenario.policy_label if policy is None else policy
     _run(experiment, [label], seeds, out, csv, json)
 
 
@@ -60,8 +60,10 @@ def compare(
     plot: Annotated[bool, typer.Option("--plot", help="Draw accuracy over latency (needs matplotlib).")] = False,
 ) -> None:
     """Policies side by side."""
+    from splitexit.check import contenders
+
     experiment = _open(scenario, overrides, requests)
-    labels = list(experiment.scenario.policies) if policies is None else _labels(policies)
+    labels = contenders(experiment) if policies is None else _labels(policies)
     _run(experiment, labels, seeds, out, csv, json, plot)
 
 

@@ -57,6 +57,10 @@ def _known_label(label: str) -> str:
     return label
 
 
+def _by_default(spec: Spec) -> Any:
+    return Field(default=spec, json_schema_extra={"default": spec.plain()})
+
+
 Whole = Annotated[int, Strict()]
 Number = Annotated[float, Strict()]
 Text = Annotated[str, Strict()]
@@ -84,9 +88,9 @@ class Devices(Section):
     hardware: Hardware = HOST
     """What they compute on: a machine whose times are derived from published ones, or `host`, the machine that the
     bundle was calibrated on."""
-    arrivals: Annotated[Spec, Zoo("arrivals")] = Spec("arrivals", "poisson", {"rate_hz": 4.0})
+    arrivals: Annotated[Spec, Zoo("arrivals")] = _by_default(Spec("arrivals", "poisson", {"rate_hz": 4.0}))
     """When requests come to one device. Default: Poisson, the usual model of independent requests, 4 per second."""
-    policy: Annotated[Spec, Zoo("policy", labels=True)] = Spec("policy", "local", {})
+    policy: Annotated[Spec, Zoo("policy", labels=True)] = _by_default(Spec("policy", "local", {}))
     """What `simulate` and `device` run: a label of `policies`, the name of a policy, or a mapping with its parameters.
     Default: everything on the device, the baseline of the field."""
     deadline_ms: Annotated[Number, Gt(0), Le(3_600_000)] = 1000.0

@@ -80,12 +80,6 @@ class Spec:
         """As in a scenario file, with every parameter."""
         return {"name": self.name, **self.parameters}
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """How a default of this type is written into the JSON schema."""
-        plain = core_schema.plain_serializer_function_ser_schema(cls.plain)
-        return core_schema.is_instance_schema(cls, serialization=plain)
-
 
 def load(kind: str, name: str) -> type:
     """The class of that name; raises UnknownNameError or InputError."""
