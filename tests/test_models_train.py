@@ -1,60 +1,27 @@
 """Training learns, goes on where it was stopped, and refuses what does not fit."""
 
 import dataclasses
-import io
 import json
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 from splitexit.bundle import Bundle
-from splitexit.cli import models as cli
 from splitexit.errors import ArtifactError, UsageError
 from splitexit.models.augment import PAD, Batches
-from splitexit.models.train import Recipe, Watcher, accuracies, pick_device, train
+from splitexit.models.train import Watcher, accuracies, pick_device, train
+from tests.models_tiny import TINY, stripes, trained
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    """Three kinds of grey image that a small network tells apart: horizontal, vertical and diagonal stripes."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:12, :12]
-    labels = rng.integers(0, 3, 240)
-    phase = rng.integers(0, 4, 240)
-    waves = np.stack([[y, x, x + y][k] + p for k, p in zip(labels, phase, strict=True)])
-    pixels = (np.where(waves % 4 < 2, 180, 60) + rng.integers(-40, 40, waves.shape)).astype(np.uint8)
-    path = tmp_path_factory.mktemp("data") / "stripes.parquet"
-    rows = [{"bytes": png(p), "path": None} for p in pixels]
-    pq.write_table(pa.table({"image": rows, "label": labels}), path)
-    return str(path)
-
-
-def png(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-TINY = Recipe(
-    backbone={"name": "resnet", "depth": 8, "width": 4},
-    shares=(0.4,),
-    epochs=4,
-    batch=16,
-    lr=0.05,
-    augment="none",
-    precision="fp32",
-)
+def shapes():
+    return stripes()
 
 
 @pytest.fixture(scope="module")
-def bundle(shapes, tmp_path_factory):
-    return train(TINY, source=shapes, test=shapes, out=tmp_path_factory.mktemp("out") / "tiny", command="cmd")
+def bundle():
+    return trained()
 
 
 def test_it_learns_at_every_exit(bundle):
@@ -72,7 +39,7 @@ def test_the_bundle_says_how_it_was_made(bundle, shapes):
     assert not (bundle.path / "checkpoint.pt").exists()
     card = (bundle.path / "README.md").read_text()
     assert "cmd" in card
-    assert card.count("| 2 |") == 1
+    assert card.count("| 2 | 3 |") == 1
     assert f"{training['test_accuracy'][-1]:.2%}" in card
 
 
@@ -180,30 +147,3 @@ def test_crops_are_windows_of_the_padded_image(augment, kinds):
     drawn = {tuple(p.flatten().tolist()) for p in (pixels * 255).round()}
     assert drawn <= windows
     assert len(drawn) > 0.8 * len(windows)
-
-
-def run(*arguments):
-    import typer
-
-    app = typer.Typer()
-    cli.register(app)
-    app.callback()(lambda: None)
-    return CliRunner().invoke(app, ["train", *arguments])
-
-
-def test_the_command_prints_the_bundle_last(shapes, tmp_path):
-    options = {"depth": 8, "exits": 40, "epochs": 2, "batch": 16, "augment": "none", "limit": 80}
-    result = run("--data", shapes, "--out", str(tmp_path / "b"), *(f"--{k}={v}" for k, v in options.items()))
-    assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1] == str(tmp_path / "b")
-    assert "epoch   2  loss" in result.stderr
-
-
-@pytest.mark.parametrize(("text", "shares"), [("none", ()), ("15,30.5", (0.15, 0.305))])
-def test_shares_are_percentages(text, shares):
-    assert cli.parse_shares(text) == shares
-
-
-def test_shares_that_are_no_numbers():
-    with pytest.raises(UsageError, match="percentages"):
-        cli.parse_shares("a,b")

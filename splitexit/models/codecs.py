@@ -51,7 +51,7 @@ def write(bundle: Bundle, tensors: Mapping[Pair, Tensors], made: Mapping[str, An
     from safetensors.numpy import save
 
     flat = {
-        f"{codec_id}/s{split}/{name}": np.ascontiguousarray(values, dtype=np.float32)
+        f"{codec_id}/s{split}/{name}": np.asarray(values, dtype=np.float32, order="C")
         for (split, codec_id), group in sorted(tensors.items())
         for name, values in sorted(group.items())
     }

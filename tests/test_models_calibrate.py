@@ -1,0 +1,93 @@
+"""Calibrations hold a plausible time for every part."""
+
+import numpy as np
+import pytest
+
+from splitexit.calibration import Calibration, Distribution, Rpc
+from splitexit.errors import UsageError
+from splitexit.models import calibrate, record
+from tests.models_tiny import fresh_bundle, stripes
+
+PAIRS = [(0, "png"), (1, "uint8"), (2, "raw")]
+RPC = Rpc(111, 222, Distribution.constant(1e-3))
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return fresh_bundle(tmp_path)
+
+
+def measure(bundle, **options):
+    images = calibrate.read_images(bundle, stripes("test"))
+    return calibrate.calibrate(bundle, PAIRS, images, repetitions=10, rpc=RPC, **options)
+
+
+def test_every_part_has_its_time(bundle):
+    measure(bundle, command="splitexit calibrate")
+    calibration = Calibration.load(bundle.calibration, bundle.spec)
+    assert (len(calibration.stages), len(calibration.exits)) == (3, 3)
+    assert set(calibration.encode) == set(calibration.decode) == set(PAIRS)
+    parts = [*calibration.stages, *calibration.exits, *calibration.encode.values(), *calibration.decode.values()]
+    assert all(1e-7 < part.quantiles[0] <= part.quantiles[-1] < 5 for part in parts)
+    assert calibration.weights_sha256 == bundle.spec.weights_sha256
+    assert calibration.made["command"] == "splitexit calibrate"
+
+
+def test_a_stage_costs_what_it_takes(bundle, monkeypatch):
+    """A stage made slower by 5 ms shows it, and no other part does."""
+    from time import sleep
+
+    run = calibrate.Runtime.run_stages
+
+    def slow(self, features, first, last):
+        sleep(0.005 * (first == 1))
+        return run(self, features, first, last)
+
+    monkeypatch.setattr(calibrate.Runtime, "run_stages", slow)
+    calibration = measure(bundle)
+    assert calibration.stages[1].median > 0.005
+    assert max(calibration.stages[0].median, calibration.exits[1].median) < 0.005
+
+
+def test_warm_up_is_left_out(bundle):
+    seen = []
+    measure(bundle, progress=lambda done, total: seen.append((done, total)))
+    assert len(seen) == calibrate.WARM_UP + 10
+    assert seen[-1] == (10, 10)
+
+
+def test_the_machine_is_described():
+    machine = calibrate.describe_machine()
+    assert machine["threads"] == 1
+    assert machine["cpu"]
+    assert machine["torch"]
+
+
+def test_what_a_call_costs_is_kept(bundle):
+    assert calibrate.present_rpc(bundle) == calibrate.TYPICAL_RPC
+    measure(bundle)
+    assert calibrate.present_rpc(bundle) == RPC
+
+
+def test_recorded_pairs_are_the_default(bundle):
+    assert calibrate.recorded_pairs(bundle) == []
+    record.record(bundle, record.read_parts(bundle, stripes(), stripes("test"), limit=2), PAIRS)
+    assert calibrate.recorded_pairs(bundle) == PAIRS
+
+
+def test_images_come_from_samples_else_from_noise(bundle):
+    noise = calibrate.read_images(bundle, None)
+    assert noise[0].shape == (1, 12, 12)
+    record.write_samples(bundle, record.read_parts(bundle, stripes(), stripes("test"))[1], 4)
+    samples = calibrate.read_images(bundle, None)
+    assert len(samples) == 4
+    np.testing.assert_array_equal(samples[0], calibrate.read_images(bundle, stripes("test"))[0])
+
+
+def test_images_of_another_size_are_refused(bundle, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    Image.new("L", (9, 9)).save(tmp_path / "set" / "a" / "0.png")
+    with pytest.raises(UsageError, match="the network takes"):
+        calibrate.read_images(bundle, str(tmp_path / "set"))
