@@ -160,6 +160,12 @@ class EdgeClient:
             self._away.clear()
             self._say(f"edge at {self._address} is there")
 
+    def __enter__(self) -> EdgeClient:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
     def close(self) -> None:
         """Ends the channel; what is still under way is cancelled."""
         self._closed.set()

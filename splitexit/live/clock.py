@@ -7,9 +7,11 @@ function runs in the one thread that steps the timeline, in the order of time. T
 
 from __future__ import annotations
 
+import ctypes
 import heapq
 import math
 import queue
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -19,12 +21,28 @@ from itertools import count
 Act = Callable[[float], None]
 """Called with the time it was posted for."""
 
-SPIN_S = 3e-4
-"""A sleep ends up to this much too late (timer slack and scheduling); the rest is spun away."""
+SPIN_S = 1.5e-4
+"""A sleep ends up to this much too late, with the kernel's timer slack off; the rest is spun away."""
+
+_PR_SET_TIMERSLACK = 29  # linux/prctl.h; per thread, in ns, 50 000 by default
+_this_thread = threading.local()
+
+
+def be_punctual() -> None:
+    """Turns the kernel's timer slack off for this thread: sleeps then end some 30 µs late instead of 90.
+
+    Does nothing elsewhere than on Linux.
+    """
+    if getattr(_this_thread, "punctual", False):
+        return
+    _this_thread.punctual = True
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
 def sleep_until(due_s: float) -> None:
     """Returns at `due_s` on time.monotonic(), a few microseconds late: sleeps, then spins."""
+    be_punctual()
     left_s = due_s - time.monotonic()
     if left_s > SPIN_S:
         time.sleep(left_s - SPIN_S)
@@ -85,8 +103,12 @@ class WallTimeline(Timeline):
 
     def __init__(self) -> None:
         super().__init__()
-        self._origin_s = time.monotonic()
         self._inbox: queue.SimpleQueue[tuple[float, Act]] = queue.SimpleQueue()
+        self.begin()
+
+    def begin(self) -> None:
+        """Now is time zero."""
+        self._origin_s = time.monotonic()
 
     def now(self) -> float:
         return time.monotonic() - self._origin_s
@@ -95,6 +117,7 @@ class WallTimeline(Timeline):
         self._inbox.put((at_s, act))
 
     def step(self, until_s: float) -> bool:
+        be_punctual()
         while True:
             while not self._inbox.empty():
                 super().post(*self._inbox.get())

@@ -10,15 +10,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from splitexit.bundle import Bundle
 from splitexit.calibration import Calibration, ServiceTimes, Times
 from splitexit.confidence import RULES
 from splitexit.decision import Plan, Reading
 from splitexit.errors import PayloadError, PolicyError
 from splitexit.experiment import EDGE_TIMES, HOST, stream
+from splitexit.hardware import named
 from splitexit.inference import ReadExit, RunStages, infer_on_edge
 from splitexit.live.gate import Gate
 from splitexit.live.model import Array, LiveModel
@@ -96,6 +99,18 @@ class EdgeRuntime:
         self.tag = bundle_tag(model.digests)
         self.max_request_bytes = FRAME_BYTES + max(codec.max_bytes for codec in model.codecs.values())
         self._drawn = None if calibration is None else DrawnTimes(calibration)
+
+    @classmethod
+    def open(cls, path: Path, *, workers: int, queue: int, hardware: str) -> EdgeRuntime:
+        """Serves the bundle in a folder, with every codec that it was calibrated for.
+
+        On the hardware `host` native, else paced to stand for that machine. Raises InputError where files do not fit.
+        """
+        bundle = Bundle.open(path)
+        host = Calibration.load(bundle.calibration, bundle.spec)
+        paced = None if hardware == HOST else named(hardware).calibrate(bundle.spec, host)
+        model = LiveModel.open(bundle, host.decode)
+        return cls(model, workers=workers, queue=queue, hardware=hardware, calibration=paced)
 
     @property
     def description(self) -> Description:

@@ -55,20 +55,44 @@ class Fidelity:
     """How well one direction kept to its virtual clock.
 
     late_s   seconds by which pieces were handed on too late (the latest ones)
-    ideal_s  over pieces that followed each other without a gap: seconds between them by the virtual clock
+    ideal_s  seconds that the link was busy without a gap, by the virtual clock, in stretches of BUSY_S or more
     real_s   the same as it really was
     """
+
+    BUSY_S = 0.05
 
     late_s: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))
     size_bytes: int = 0
     ideal_s: float = 0.0
     real_s: float = 0.0
+    _first: tuple[Piece, float] | None = None
+    _last: tuple[Piece, float] | None = None
+
+    def note(self, piece: Piece, late_s: float) -> None:
+        """A piece was handed on."""
+        self.late_s.append(late_s)
+        self.size_bytes += len(piece.content)
+        if self._last is None or piece.start_s > self._last[0].sent_s:
+            self._end_stretch()
+            self._first = (piece, late_s)
+        self._last = (piece, late_s)
+
+    def _end_stretch(self) -> None:
+        if self._first is None or self._last is None:
+            return
+        (first, first_late_s), (last, last_late_s) = self._first, self._last
+        busy_s = last.arrive_s - first.arrive_s
+        if busy_s >= self.BUSY_S:
+            self.ideal_s += busy_s
+            self.real_s += busy_s + last_late_s - first_late_s
+        self._first = None
 
     def summary(self) -> dict[str, float]:
-        """Bytes, added delay in ms, and the relative error of the rate while the link was busy."""
+        """Bytes, added delay in ms, and the error of the rate while the link was busy (NaN where it never was)."""
+        self._end_stretch()
         late_ms = 1e3 * np.array(self.late_s or [0.0])
         p50, p99 = np.percentile(late_ms, (50, 99))
-        rate_error = self.ideal_s / self.real_s - 1.0 if self.real_s else 0.0
+        rate_error = self.ideal_s / self.real_s - 1.0 if self.real_s else float("nan")
         return {
             "bytes": self.size_bytes,
             "added_delay_ms_p50": float(p50),
@@ -91,7 +115,6 @@ class Direction:
         self._changed = threading.Condition()
         self._pieces: deque[Piece] = deque()
         self._held_bytes, self._closed = 0, False
-        self._last: tuple[Piece, float] | None = None
         self.fidelity = Fidelity()
         self._thread = threading.Thread(target=self._hand_on, daemon=True)
         self._thread.start()
@@ -121,7 +144,7 @@ class Direction:
             due_s = self._origin() + piece.arrive_s
             sleep_until(due_s)
             piece.deliver()
-            self._note(piece, time.monotonic() - due_s)
+            self.fidelity.note(piece, time.monotonic() - due_s)
             piece.gone.set()
 
     def _take(self) -> Piece | None:
@@ -134,16 +157,6 @@ class Direction:
             self._held_bytes -= len(piece.content)
             self._changed.notify_all()
             return piece
-
-    def _note(self, piece: Piece, late_s: float) -> None:
-        fidelity = self.fidelity
-        fidelity.late_s.append(late_s)
-        fidelity.size_bytes += len(piece.content)
-        if self._last is not None and piece.start_s == self._last[0].sent_s:
-            between_s = piece.arrive_s - self._last[0].arrive_s
-            fidelity.ideal_s += between_s
-            fidelity.real_s += between_s + late_s - self._last[1]
-        self._last = (piece, late_s)
 
     def close(self) -> None:
         """Hands on nothing more; what is under way is lost."""

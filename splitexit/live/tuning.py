@@ -51,6 +51,8 @@ def keep_memory() -> None:
             mallopt(parameter, _KEPT_BYTES)
 
 
-def quiet_grpc() -> None:
-    """Keeps gRPC's own log lines off stderr, before it is imported: what matters is said in one line of ours."""
+def tune_process() -> None:
+    """For a process that serves or is a device, before gRPC is imported."""
+    keep_memory()
+    # What matters is said in one line of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
