@@ -21,7 +21,7 @@ PACKAGE = ROOT / "splitexit"
 # of the floors below. A new unit needs a line here.
 FLOORS = {
     5: {"cli", "__main__"},
-    4: {"check", "compare", "report"},
+    4: {"check", "compare", "demo", "report"},
     3: {"sim", "models", "live"},
     2: {"inference", "scenario", "experiment", "check"},
     1: {"policies", "codecs", "links", "arrivals", "estimate", "sense"},
