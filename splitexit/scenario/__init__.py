@@ -17,9 +17,11 @@ from splitexit.errors import Problem, ScenarioError
 from splitexit.scenario import overrides as _overrides
 from splitexit.scenario import strict_yaml
 from splitexit.scenario.explain import explain
+from splitexit.scenario.scalars import dump, shown
 from splitexit.scenario.schema import HOST, Devices, Edge, Scenario, hints, json_schema
-from splitexit.scenario.spec import Folders, Spec, whole
-from splitexit.scenario.strict_yaml import Document, dump, shown
+from splitexit.scenario.signature import whole
+from splitexit.scenario.spec import Folders, Spec
+from splitexit.scenario.strict_yaml import Document
 
 __all__ = ["HOST", "Devices", "Draft", "Edge", "Folders", "Scenario", "Spec", "draft", "dump", "json_schema", "load"]
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from splitexit.errors import did_you_mean
-from splitexit.scenario.strict_yaml import Keys, shown
+from splitexit.scenario.scalars import shown
+from splitexit.scenario.strict_yaml import Keys
 
 Hints = Mapping[str, str]
 """The keys that are known at one level, each with what to try when its value is wrong ("" for nothing)."""

@@ -7,8 +7,9 @@ from copy import deepcopy
 from typing import Any
 
 from splitexit.errors import Problem, ScenarioError
+from splitexit.scenario.scalars import shown
 from splitexit.scenario.spec import Given
-from splitexit.scenario.strict_yaml import Document, Keys, Place, dotted, parse, shown
+from splitexit.scenario.strict_yaml import Document, Keys, Place, dotted, parse
 
 
 class _Refused(Exception):

@@ -32,9 +32,11 @@ from splitexit.decision import Utility
 from splitexit.errors import InputError, UnknownNameError, did_you_mean
 from splitexit.policies import POLICIES
 from splitexit.scenario.explain import Hints, problem
-from splitexit.scenario.spec import Folders, Spec, Zoo, hint, parse, signature_model
+from splitexit.scenario.scalars import shown
+from splitexit.scenario.signature import hint, signature_model
+from splitexit.scenario.spec import Folders, Spec, Zoo, parse
 from splitexit.scenario.spec import load as load_class
-from splitexit.scenario.strict_yaml import Keys, shown
+from splitexit.scenario.strict_yaml import Keys
 
 HOST = "host"
 """The hardware name of the machine that the bundle's calibration was measured on."""

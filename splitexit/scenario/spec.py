@@ -1,8 +1,6 @@
 """Members of the zoos as a scenario names them: a name, and keywords for the class behind it.
 
-The keywords are checked against the signature of the class's constructor: its annotations are the types, the
-ranges in them (`Annotated[float, Gt(0)]`) the limits, its defaults the defaults. So a member of a zoo describes
-itself once, in Python, and only the file of the member that was named is imported.
+Only the file of the member that is named is imported; what its constructor takes is what a scenario may give.
 """
 
 from __future__ import annotations
@@ -12,14 +10,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, ValidationInfo, create_model
-from pydantic.errors import PydanticUserError
+from pydantic import GetCoreSchemaHandler, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError, core_schema
 
 from splitexit import codecs
@@ -29,7 +25,9 @@ from splitexit.links import LINKS, Link
 from splitexit.policies import POLICIES, Policy
 from splitexit.registry import Registry
 from splitexit.scenario.explain import ELSEWHERE, Finding, explain, problems
-from splitexit.scenario.strict_yaml import Keys, shown
+from splitexit.scenario.scalars import shown
+from splitexit.scenario.signature import hints, signature_model, whole
+from splitexit.scenario.strict_yaml import Keys
 
 ZOOS: dict[str, tuple[Registry[Any], type]] = {
     "arrivals": (ARRIVALS, Arrivals),
@@ -118,7 +116,7 @@ def parse(kind: str, raw: Any, folders: Folders) -> Spec:
         found = _refusal(kind_, parameters)
     if found:
         raise problems(kind, found)
-    return Spec(kind, raw["name"], parameters)
+    return Spec(kind, str(raw["name"]), parameters)
 
 
 def _class(kind: str, raw: Any) -> type:
@@ -184,23 +182,11 @@ def _parameters(of: type, given: Mapping[str, Any], folders: Folders, found: dic
         # Strict JSON is what a YAML file can say: lists may become tuples, but no text becomes a number.
         checked = model.model_validate_json(json.dumps(whole(given)), strict=True)
     except ValidationError as error:
-        hints = {"name": "", **dict(_hints(model))}
-        found |= explain(error, given, lambda path: {} if path else hints)
+        known = {"name": "", **hints(model)}
+        found |= explain(error, given, lambda path: {} if path else known)
         return {}
     values = {str(field.alias): getattr(checked, key) for key, field in model.model_fields.items()}
     return {key: _resolved(value, given.get(key), folders) for key, value in values.items()}
-
-
-def whole(value: Any) -> Any:
-    """The same with numbers such as 2e3 as int, which may stand for a float; the reverse is not so."""
-    match value:
-        case dict():
-            return {key: whole(item) for key, item in value.items()}
-        case list():
-            return [whole(item) for item in value]
-        case float() if value.is_integer() and abs(value) < 2**53:
-            return int(value)
-    return value
 
 
 def _resolved(value: Any, raw: Any, folders: Folders) -> Any:
@@ -210,55 +196,6 @@ def _resolved(value: Any, raw: Any, folders: Folders) -> Any:
     if isinstance(value, list) and isinstance(raw, list):
         return [_resolved(*pair, folders) for pair in zip(value, raw, strict=True)]
     return value
-
-
-@cache
-def signature_model(of: type) -> type[BaseModel]:
-    """A pydantic model of a constructor's keywords (aliases; field names are p0, p1, …); raises InputError."""
-    described = _descriptions(of)
-    try:
-        hints = get_type_hints(of.__init__, include_extras=True)  # type: ignore[misc]
-        fields: dict[str, Any] = {
-            f"p{n}": (hints.get(p.name, Any), _field(p, described.get(p.name)))
-            for n, p in enumerate(inspect.signature(of).parameters.values())
-            if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
-        }
-        return create_model(of.__name__, __config__=_CONFIG, **fields)
-    except (NameError, PydanticUserError) as error:
-        raise InputError(f"{of.__module__}.{of.__name__}: parameters that a scenario cannot give: {error}") from error
-
-
-_CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
-
-
-def _field(parameter: inspect.Parameter, description: str | None) -> Any:
-    default = ... if parameter.default is parameter.empty else parameter.default
-    return Field(default, alias=parameter.name, title=parameter.name, description=description)
-
-
-def _hints(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    for field in model.model_fields.values():
-        yield str(field.alias), hint(field.description, ... if field.is_required() else field.default)
-
-
-def hint(description: str | None, default: Any) -> str:
-    """What to try in place of a wrong value: the default, or what the description begins with."""
-    if default is ...:
-        text = re.split(r"[;.](?:\s|$)", description or "")[0]
-        return text[:1].lower() + text[1:]
-    return "" if isinstance(default, dict | BaseModel) else f"the default is {_default(default)}"
-
-
-def _default(value: Any) -> str:
-    return "none" if value is None else json.dumps(whole(value), default=str)
-
-
-def _descriptions(of: type) -> dict[str, str]:
-    """What the `Args:` part of a docstring says of every parameter."""
-    _, _, after = (inspect.getdoc(of) or "").partition("Args:\n")
-    args = re.split(r"\n\S", f"{after}\n")[0]
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", args, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ from typing import Any, NoReturn
 import yaml
 
 from splitexit.errors import Problem, ScenarioError, did_you_mean
+from splitexit.scenario.scalars import is_number, resolve, shown
 
 MAX_BYTES = 2**17
 MAX_DEPTH = 32
 MAX_NODES = 10_000
+MAX_PROBLEMS = 100
 MAX_NUMBER = 30  # characters; a 64-bit number has 20 digits
 
 Keys = tuple[str | int, ...]
@@ -223,7 +225,7 @@ class _Builder:
         self.check_text(event.value, place)
         if event.style is not None:
             return event.value
-        if len(event.value) > MAX_NUMBER and _NUMBER.fullmatch(event.value):
+        if len(event.value) > MAX_NUMBER and is_number(event.value):
             self.complain(place, f"a number of {len(event.value)} characters; at most {MAX_NUMBER}")
             return 0
         return resolve(event.value)
@@ -231,6 +233,9 @@ class _Builder:
     def check_text(self, text: str, place: Place) -> None:
         if match := _FORBIDDEN.search(text):
             self.complain(place, f"text with the character U+{ord(match[0]):04X}; take it out")
+
+    def note(self, place: Place, what: str) -> None:
+        self.document.problems.append(Problem(place.line, place.column, _printable(dotted(self.path())), what))
 
     def path(self) -> Keys:
         """Where building has come to."""
@@ -240,83 +245,21 @@ class _Builder:
         return top.next_path if isinstance(top.container, list) or top.key is not None else top.path
 
     def complain(self, place: Place, what: str) -> None:
-        self.document.problems.append(Problem(place.line, place.column, _printable(dotted(self.path())), what))
+        self.note(place, what)
+        if len(self.document.problems) == MAX_PROBLEMS:
+            self.stop(place, "and perhaps more; the rest was not read")
 
     def stop(self, place: Place, what: str) -> NoReturn:
-        self.complain(place, what)
+        self.note(place, what)
         raise ScenarioError(self.document.file, self.document.problems)
 
 
-# YAML 1.2.2, section 10.3.2, the core schema.
-_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NUMBER = re.compile(f"{_INT.pattern}|{_FLOAT.pattern}")
-_SPECIAL = {name: value for value in (True, False) for name in (str(value), str(value).lower(), str(value).upper())}
-_SPECIAL |= dict.fromkeys(("", "~", "null", "Null", "NULL"))  # type: ignore[arg-type]
-_INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.nan|\.NaN|\.NAN")
 # Control characters, and halves of surrogate pairs: neither prints, nor names a file.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 
 
-def resolve(text: str) -> str | int | float | bool | None:
-    """What a plain scalar means under YAML 1.2's core schema."""
-    if text in _SPECIAL:
-        return _SPECIAL[text]
-    if _INT.fullmatch(text):
-        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if _INFINITE.fullmatch(text):
-        return float(text.replace(".", ""))
-    return text
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what `parse` reads back: quotes text that YAML 1.2 would take for something else."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """No anchors, though the same object may occur twice."""
-        return True
-
-
-def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = None if resolve(text) == text and text != "<<" else "'"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _quoted)
-
-
-def dump(value: Any, flow: bool = False) -> str:
-    """YAML of dicts, lists and scalars that `parse` reads back as an equal value; with `flow` on one line."""
-    text: str = yaml.dump(
-        value,
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        default_flow_style=flow,
-        width=float("inf") if flow else 110,
-    )
-    return text
-
-
-def shown(value: Any, limit: int = 40) -> str:
-    """A value in a message: on one line, printable, and short."""
-    match value:
-        case None:
-            return "nothing (null)"
-        case bool():
-            return str(value).lower()
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
 def _printable(text: str) -> str:
-    return text if text.isprintable() else shown(text, 80)
+    return text if text.isprintable() and len(text) <= 80 else shown(text, 80)
 
 
 def _place(mark: Any) -> Place:

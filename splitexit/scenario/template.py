@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from splitexit.scenario.scalars import dump
 from splitexit.scenario.schema import SECTIONS
-from splitexit.scenario.spec import ZOOS, Spec, Zoo, load, signature_model, whole
-from splitexit.scenario.strict_yaml import Keys, dump
+from splitexit.scenario.signature import signature_model, whole
+from splitexit.scenario.spec import ZOOS, Spec, Zoo, load
+from splitexit.scenario.strict_yaml import Keys
 
 WIDTH = 100
 
