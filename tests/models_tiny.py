@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from splitexit.bundle import Bundle
-from splitexit.models.train import Recipe, train
+from splitexit.models.recipe import Recipe
+from splitexit.models.train import train
 
 TINY = Recipe(
     backbone={"name": "resnet", "depth": 8, "width": 4},

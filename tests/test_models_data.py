@@ -80,6 +80,7 @@ def test_several_files_and_folders_give_the_same_set(tmp_path, parquet):
         half = slice(6 * part, 6 * part + 6)
         write(shards / f"train-{part}-of-2.parquet", map(png, PIXELS[half]), LABELS[half])
     write(shards / "test-0-of-1.parquet", map(png, PIXELS[:3]), LABELS[:3])
+    write(shards / "latest-of-trainees.parquet", map(png, PIXELS[:4]), LABELS[:4])
     assert data.read(str(tmp_path / "set")).sha256 == whole.sha256
     assert data.read(str(shards / "train-*")).sha256 == whole.sha256
     assert len(data.read(str(tmp_path / "set"), "test")) == 3

@@ -11,7 +11,7 @@ from PIL import Image
 
 from splitexit.confidence import confidences
 from splitexit.errors import InputError, UsageError
-from splitexit.models import codecs, data, multi_exit, record
+from splitexit.models import chunks, codecs, data, multi_exit, record
 from splitexit.models.runtime import Runtime
 from splitexit.recording import Recording
 from tests.models_tiny import fresh_bundle, stripes, trained
@@ -98,11 +98,11 @@ def test_it_says_what_it_was_made_from(bundle, parts):
 
 
 def test_an_interruption_loses_no_finished_chunk(bundle, parts, monkeypatch):
-    monkeypatch.setattr(record, "CHUNK", 3)
-    chunks = []
+    monkeypatch.setattr(chunks, "CHUNK", 3)
+    calls = []
 
     def interrupt(done, total):
-        chunks.append(done)
+        calls.append(done)
         if done >= 6:
             raise KeyboardInterrupt
 
@@ -119,7 +119,7 @@ def test_an_interruption_loses_no_finished_chunk(bundle, parts, monkeypatch):
 
 
 def test_workers_write_what_one_process_writes(bundle, parts, monkeypatch):
-    monkeypatch.setattr(record, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "CHUNK", 4)
     alone = record.record(bundle, parts, PAIRS)
     together = record.record(bundle, parts, PAIRS, fresh=True, workers=2)
     for e in range(3):

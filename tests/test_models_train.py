@@ -9,8 +9,11 @@ from safetensors.torch import load_file
 
 from splitexit.bundle import Bundle
 from splitexit.errors import ArtifactError, UsageError
+from splitexit.models import fit
 from splitexit.models.augment import PAD, Batches
-from splitexit.models.train import Watcher, accuracies, pick_device, train
+from splitexit.models.evaluate import accuracies, pick_device
+from splitexit.models.fit import Watcher
+from splitexit.models.train import train
 from tests.models_tiny import TINY, stripes, trained
 
 
@@ -58,8 +61,8 @@ def test_an_interrupted_run_ends_in_the_same_weights(shapes, tmp_path, augment):
     whole = train(recipe, source=shapes, test=None, out=tmp_path / "whole")
     assert train(recipe, source=shapes, test=None, out=tmp_path / "parts", stop_after=1) is None
 
-    def interrupt(epoch, done, steps):
-        if epoch == 2 and done == 2:
+    def interrupt(report):
+        if report.epoch == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -83,6 +86,23 @@ def test_the_twin_without_exits_has_one_output(shapes, tmp_path):
     twin = train(dataclasses.replace(TINY, shares=(), epochs=1), source=shapes, test=None, out=tmp_path)
     assert len(twin.spec.exits) == 1
     assert twin.spec.name.endswith("plain")
+
+
+def test_it_tells_how_it_goes(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "STEPS_PER_REPORT", 4)
+    steps, epochs = [], []
+    watcher = Watcher(steps.append, epochs.append)
+    train(dataclasses.replace(TINY, epochs=2), source=shapes, test=None, out=tmp_path, watcher=watcher)
+    assert [(s.epoch, s.done, s.steps) for s in steps[:5]] == [
+        (1, 4, 13),
+        (1, 8, 13),
+        (1, 12, 13),
+        (1, 13, 13),
+        (2, 4, 13),
+    ]
+    assert all(len(s.accuracy) == 3 and 0 <= min(s.accuracy) <= max(s.accuracy) <= 1 for s in steps)
+    assert [e.epoch for e in epochs] == [1, 2]
+    assert epochs[0].loss == steps[3].loss
 
 
 def test_bf16_trains_too(shapes, tmp_path):

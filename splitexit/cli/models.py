@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ from splitexit.errors import SplitexitError, UsageError
 
 if TYPE_CHECKING:
     from splitexit.bundle import Bundle
-    from splitexit.models.train import EpochReport, Watcher
+    from splitexit.models.fit import EpochReport, StepReport, Watcher
 
 INTERRUPTED = 130
 
@@ -88,8 +88,8 @@ def train(
     ] = None,
 ) -> None:
     """Train a multi-exit network and write its bundle; the same command goes on where it was stopped."""
+    from splitexit.models.recipe import Recipe
     from splitexit.models.spec import parse_spec
-    from splitexit.models.train import Recipe
     from splitexit.models.train import train as run
 
     spec = parse_spec(backbone) | ({} if depth is None else {"depth": depth})
@@ -269,15 +269,18 @@ def _interruptible(console: Console, out: Path) -> Iterator[None]:
 
 @contextmanager
 def _watching(console: Console) -> Iterator[Watcher]:
-    """A progress bar over the steps of an epoch, and one line for every epoch."""
-    from splitexit.models.train import Watcher
+    """A progress bar with loss and accuracy so far, and one line for every epoch."""
+    from splitexit.models.fit import Watcher
 
-    columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    text = TextColumn("epoch {task.fields[epoch]}  loss {task.fields[loss]:.3f}  training % {task.fields[exits]}")
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("train", epoch=0, total=None)
+        task = progress.add_task("train", epoch=1, loss=0.0, exits="", total=None)
 
-        def step(epoch: int, done: int, steps: int) -> None:
-            progress.update(task, completed=done, total=steps, epoch=epoch)
+        def step(now: StepReport) -> None:
+            progress.update(
+                task, completed=now.done, total=now.steps, epoch=now.epoch, loss=now.loss, exits=_exits(now.accuracy)
+            )
 
         yield Watcher(step, lambda report: console.print(_line(report), highlight=False, soft_wrap=True))
 
@@ -292,5 +295,11 @@ def _bar(console: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _line(report: EpochReport) -> str:
-    exits = " ".join(f"{100 * a:.1f}" for a in report.accuracy)
-    return f"epoch {report.epoch:3d}  loss {report.loss:.4f}  validation % by exit {exits}  {report.seconds:.0f} s"
+    return (
+        f"epoch {report.epoch:3d}  loss {report.loss:.4f}  validation % by exit {_exits(report.accuracy)}  "
+        f"{report.seconds:.0f} s"
+    )
+
+
+def _exits(accuracy: Sequence[float]) -> str:
+    return " ".join(f"{100 * a:.1f}" for a in accuracy)

@@ -1,23 +1,13 @@
-"""Recording what a trained network says of every sample of a real data set, alone and behind every codec.
-
-Samples run one at a time on one thread, because batches change both payloads and last bits. The work is cut into
-chunks that are kept on disk until the recording is written, so an interruption loses one chunk for each worker.
-"""
+"""Recording what a trained network says of every sample of a real data set, alone and behind every codec."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
 from io import BytesIO
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,86 +16,16 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from splitexit import codecs as codec_zoo
-from splitexit.bundle import Bundle, ModelSpec
+from splitexit.bundle import Bundle
 from splitexit.calibration import Pair
 from splitexit.errors import UsageError
-from splitexit.models import codecs, data
-from splitexit.models.runtime import Runtime, one_thread
+from splitexit.models import chunks, codecs, data
+from splitexit.models.chunks import Progress, Task
 from splitexit.recording import ExitReadings, PairReadings, Part, Recording
 
 Array = np.ndarray[Any, Any]
-Progress = Callable[[int, int], None]
-CHUNK = 100
 INPUT_CODECS = ("image", "png", "jpeg", "jpeg:headers=false", "jpeg:headers=false,quality=50")
 FEATURE_CODECS = ("raw", "fp16", "uint8")
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker needs to know: the bundle, the pairs, and whether all edge exits are read or the final one."""
-
-    bundle: Path
-    pairs: tuple[Pair, ...]
-    all_edge_exits: bool = False
-
-    def edge_exits(self, spec: ModelSpec, split: int) -> tuple[int, ...]:
-        """The exits that the edge reads on decoded features."""
-        return spec.exits_after(split) if self.all_edge_exits else (spec.final_exit,)
-
-
-class Recorder:
-    """Runs single samples through the network and through every pair of a task."""
-
-    def __init__(self, task: Task) -> None:
-        bundle = Bundle.open(task.bundle)
-        self.task, self.runtime = task, Runtime(bundle)
-        self.codecs = codecs.open_codecs(bundle, task.pairs)
-
-    def run(self, images: Array) -> dict[str, Array]:
-        """`exits` (n, E, K) logits; for pair number i `bytes<i>` (n,), and `logits<i>` (n, edge exits, K) if lossy.
-
-        Args:
-            images: uint8 (n, H, W, C).
-        """
-        rows = [self._sample(data.to_pixels(image)) for image in images]
-        return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-
-    def _sample(self, image: Array) -> dict[str, Array]:
-        spec, runtime = self.runtime.spec, self.runtime
-        features = [image]
-        for stage in range(spec.num_stages):
-            features.append(runtime.run_stages(features[-1], stage, stage + 1))
-        logits = [runtime.read_exit(features[at], e) for e, at in enumerate(spec.exit_stages)]
-        row = {"exits": np.stack(logits)}
-        for number, pair in enumerate(self.task.pairs):
-            payload = self.codecs[pair].encode(features[pair[0]])
-            row[f"bytes{number}"] = np.array(len(payload), np.uint32)
-            if not self.codecs[pair].lossless:
-                row[f"logits{number}"] = self._edge(payload, pair)
-        return row
-
-    def _edge(self, payload: bytes, pair: Pair) -> Array:
-        """What the edge says of a payload: (edge exits, K)."""
-        exits = self.task.edge_exits(self.runtime.spec, pair[0])
-        answers = self.runtime.exits_from(self.codecs[pair].decode(payload), pair[0], exits)
-        return np.stack([answers[e] for e in exits])
-
-
-@lru_cache(maxsize=1)
-def _recorder(task: Task) -> Recorder:
-    """A worker loads the network once, not for every chunk."""
-    return Recorder(task)
-
-
-def _run_chunk(task: Task, images: Array, file: Path) -> int:
-    """In a worker: records one chunk into `file`; returns how many samples that were."""
-    with one_thread():
-        arrays = _recorder(task).run(images)
-    partial_file = file.with_suffix(".partial")
-    with partial_file.open("wb") as opened:
-        np.savez(opened, **arrays)  # type: ignore[arg-type]  # numpy's stubs take the names for options
-    partial_file.replace(file)
-    return len(images)
 
 
 def default_pairs(bundle: Bundle) -> list[Pair]:
@@ -187,14 +107,15 @@ def record(
     task = Task(bundle.path, (), all_edge_exits)
     task = replace(task, pairs=tuple(sorted(set(pairs) - _complete(task, bundle, kept))))
     codecs.open_codecs(bundle, task.pairs)  # says what is wrong before any work is done
-    arrays = _run(task, parts, made, workers, progress)
+    about = [made["digests"], made["data"]]
+    arrays = chunks.run(task, {s.part: s.images.images for s in parts}, about, workers, progress)
     recorded = {s.part: _part(task, bundle, s, arrays[s.part], keep_logits) for s in parts}
     for name, part in kept.items():
         recorded[name].pairs = {**part.pairs, **recorded[name].pairs}
     made["codecs"] = _codec_digests(bundle, recorded["test"].pairs)
     recording = Recording(recorded, bundle.spec.num_classes, made)
     recording.save(bundle.recording)
-    shutil.rmtree(_folder(bundle.path))
+    shutil.rmtree(chunks.folder(bundle.path))
     return recording
 
 
@@ -232,59 +153,6 @@ def _kept(bundle: Bundle, made: Mapping[str, Any]) -> dict[str, Part]:
         name: replace(part, pairs={(s, c): r for (s, c), r in part.pairs.items() if f"{c}@{s}" not in stale})
         for name, part in present.parts.items()
     }
-
-
-def _folder(bundle: Path) -> Path:
-    return bundle / "recording.chunks"
-
-
-def _run(
-    task: Task, parts: Sequence[Samples], made: Mapping[str, Any], workers: int, progress: Progress
-) -> dict[str, dict[str, Array]]:
-    """Records all chunks that are not on disk yet; returns the arrays of every part."""
-    folder = _folder(task.bundle)
-    folder.mkdir(exist_ok=True)
-    about = json.dumps([made["digests"], made["data"], task.pairs, task.all_edge_exits, CHUNK])
-    tag = hashlib.sha256(about.encode()).hexdigest()[:16]
-    files: dict[str, list[Path]] = {}
-    jobs = []
-    for samples in parts:
-        for start in range(0, len(samples.images), CHUNK):
-            file = folder / f"{tag}-{samples.part}-{start}.npz"
-            files.setdefault(samples.part, []).append(file)
-            if not file.exists():
-                jobs.append(partial(_run_chunk, task, samples.images.images[start : start + CHUNK], file))
-    total = sum(len(samples.images) for samples in parts)
-    done = total - sum(len(job.args[1]) for job in jobs)
-    progress(done, total)
-    for count in _work(jobs, workers):
-        done += count
-        progress(done, total)
-    return {part: _join(chunks) for part, chunks in files.items()}
-
-
-def _join(files: Iterable[Path]) -> dict[str, Array]:
-    chunks = [np.load(file) for file in files]
-    return {key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0].files}
-
-
-def _work(jobs: Sequence[Callable[[], int]], workers: int) -> Iterator[int]:
-    """The results of all jobs as they come: here where `workers` is 1, else in so many processes."""
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            yield job()
-        return
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _ignore_interrupts)
-    try:
-        for future in as_completed([pool.submit(job) for job in jobs]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the workers finish their chunk and the first one says why."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _part(task: Task, bundle: Bundle, samples: Samples, arrays: Mapping[str, Array], keep: bool) -> Part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def _missing(source: str) -> list[Path]:
 
 
 def _read_folder(path: Path, split: str) -> RawSet:
-    files = [f for f in sorted(path.rglob("*.parquet")) if split in f.relative_to(path).as_posix()]
+    word = re.compile(rf"(^|[/_.-]){split}([/_.-]|$)")
+    files = [f for f in sorted(path.rglob("*.parquet")) if word.search(f.relative_to(path).as_posix())]
     if files:
         return read_parquet(files)
     return read_image_folder(path / split if (path / split).is_dir() else path)

@@ -24,8 +24,8 @@ from splitexit.codecs import canonical, parse
 from splitexit.errors import UsageError
 from splitexit.models import codecs, data, multi_exit
 from splitexit.models.augment import Batches
+from splitexit.models.evaluate import autocast, on_device, pick_device
 from splitexit.models.multi_exit import MultiExitNet
-from splitexit.models.train import autocast, pick_device
 
 Array = np.ndarray[Any, Any]
 START_IMAGES = 512
@@ -149,7 +149,7 @@ def train_codec(
 
 def _fit(net: MultiExitNet, split: int, recipe: CodecRecipe, images: data.ImageSet) -> BottleneckNet:
     device = next(net.parameters()).device
-    pixels, labels = torch.from_numpy(images.images).to(device), torch.from_numpy(images.labels).to(device)
+    pixels, labels = on_device(images, device)
     start = pixels[:START_IMAGES].permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         features = net.run_stages(start, 0, split)
