@@ -23,7 +23,7 @@ def measure(bundle, **options):
 
 
 def test_every_part_has_its_time(bundle):
-    measure(bundle, command="splitexit calibrate")
+    measure(bundle, command="splitexit calibrate").save(bundle.calibration)
     calibration = Calibration.load(bundle.calibration, bundle.spec)
     assert (len(calibration.stages), len(calibration.exits)) == (3, 3)
     assert set(calibration.encode) == set(calibration.decode) == set(PAIRS)
@@ -65,7 +65,7 @@ def test_the_machine_is_described():
 
 def test_what_a_call_costs_is_kept(bundle):
     assert calibrate.present_rpc(bundle) == calibrate.TYPICAL_RPC
-    measure(bundle)
+    measure(bundle).save(bundle.calibration)
     assert calibrate.present_rpc(bundle) == RPC
 
 

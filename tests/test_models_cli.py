@@ -60,7 +60,11 @@ def test_codec_recording_and_calibration_in_turn(tmp_path):
     assert (2, "bottleneck:channels=2") in recording.test.pairs
     calibrated = run("calibrate", bundle.path, "--repetitions=10")
     assert calibrated.exit_code == 0, calibrated.output
-    assert set(Calibration.load(bundle.calibration, bundle.spec).encode) == set(recording.test.pairs)
+    calibration = Calibration.load(bundle.calibration, bundle.spec)
+    assert set(calibration.encode) == set(recording.test.pairs)
+    assert len(calibration.rpc.seconds.quantiles) > 2
+    assert run("calibrate", bundle.path, "--repetitions=10", "--no-rpc").exit_code == 0
+    assert Calibration.load(bundle.calibration).rpc == calibration.rpc
 
 
 @pytest.mark.parametrize(("text", "splits"), [("all", [1, 2, 3]), ("1,3", [1, 3]), ("2-3", [2, 3])])

@@ -21,6 +21,7 @@ from splitexit.errors import SplitexitError, UsageError
 
 if TYPE_CHECKING:
     from splitexit.bundle import Bundle
+    from splitexit.calibration import Rpc
     from splitexit.models.fit import EpochReport, StepReport, Watcher
 
 INTERRUPTED = 130
@@ -209,6 +210,7 @@ def calibrate(
     ] = None,
     data: Annotated[str | None, typer.Option(help="Images to time with [default: the bundle's samples].")] = None,
     repetitions: Annotated[int, typer.Option(min=10, help="Samples timed.")] = 300,
+    rpc: Annotated[bool, typer.Option(help="Measure what a call costs too, or keep what is known of it.")] = True,
 ) -> None:
     """Measure what every stage, exit and codec of a bundle costs on this machine, in seconds."""
     from splitexit.bundle import Bundle
@@ -219,16 +221,28 @@ def calibrate(
     pairs = [p for text in pair or () for p in parse_pair(text, opened)]
     console = Console(stderr=True)
     with _interruptible(console, opened.path), _bar(console, "samples") as progress:
-        calibration.calibrate(
+        measured = calibration.calibrate(
             opened,
             pairs or calibration.recorded_pairs(opened) or default_pairs(opened),
             calibration.read_images(opened, data),
             repetitions=repetitions,
-            rpc=calibration.present_rpc(opened),
+            rpc=_measured_rpc(opened) if rpc else calibration.present_rpc(opened),
             command=_command(),
             progress=progress,
         )
+    measured.save(opened.calibration)
     print(opened.calibration)
+
+
+def _measured_rpc(bundle: Bundle) -> Rpc:
+    """What a call costs, by the live layer, whose memory settings then hold for the rest of the calibration too."""
+    try:
+        from splitexit.live.rpc import measure_rpc
+        from splitexit.live.tuning import tune_process
+    except ModuleNotFoundError as error:
+        raise UsageError(f"measuring a call needs {error.name!r}: pip install 'splitexit[live]', or --no-rpc") from None
+    tune_process()
+    return measure_rpc(bundle.path)
 
 
 def parse_splits(text: str, stages: int) -> list[int]:

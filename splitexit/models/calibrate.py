@@ -43,7 +43,7 @@ def calibrate(
     command: str = "",
     progress: Progress = lambda done, total: None,
 ) -> Calibration:
-    """Measures the bundle's parts and writes calibration.json.
+    """Measures the bundle's parts; whoever calls keeps the result where it belongs.
 
     Args:
         pairs: the (split, codec id) to time.
@@ -60,7 +60,7 @@ def calibrate(
             chain.run(images[number % len(images)])
             progress(max(number + 1, 0), repetitions)
     spec = bundle.spec
-    calibration = Calibration(
+    return Calibration(
         machine=describe_machine(),
         stages=tuple(clock.distribution("stage", number) for number in range(spec.num_stages)),
         exits=tuple(clock.distribution("exit", number) for number in range(len(spec.exits))),
@@ -70,8 +70,6 @@ def calibrate(
         weights_sha256=spec.weights_sha256,
         made={"command": command, "repetitions": repetitions, "warm_up": WARM_UP, "threads": 1},
     )
-    calibration.save(bundle.calibration)
-    return calibration
 
 
 class _Clock:
