@@ -18,6 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from splitexit.calibration import Calibration
 from splitexit.compare import Run, as_run, run_once
 from splitexit.errors import EdgeUnavailableError, InputError, UsageError
@@ -71,6 +73,18 @@ class Demonstration:
             "edge_pid": self.edge_pid,
             "policies": self.lines,
         }
+
+    def table(self) -> pa.Table:
+        """All rows: the measured ones, then the simulated ones, with the columns `world` and `policy` in front."""
+        worlds = (("live", self.measured), ("simulated", self.simulated))
+        tables = [_marked(run.table, world, policy) for world, runs in worlds for policy, run in runs.items()]
+        return pa.concat_tables(tables)
+
+
+def _marked(table: pa.Table, world: str, policy: str) -> pa.Table:
+    for name, value in (("policy", policy), ("world", world)):
+        table = table.add_column(0, name, pa.array([value] * len(table)))
+    return table
 
 
 def live_policies(scenario: Scenario) -> list[str]:

@@ -69,17 +69,10 @@ def _quickstart() -> Path:
 
 
 def _write(shown: Demonstration, document: dict[str, object], folder: Path) -> None:
-    """The run folder: measured rows, then simulated ones, told apart by a column."""
-    import pyarrow as pa
-
+    """The run folder."""
     from splitexit.report.folder import write
 
-    tables = []
-    for world, runs in (("live", shown.measured), ("simulated", shown.simulated)):
-        for policy, run in runs.items():
-            named = run.table.add_column(0, "policy", pa.array([policy] * len(run.table)))
-            tables.append(named.add_column(0, "world", pa.array([world] * len(run.table))))
-    write(folder, shown.experiment, pa.concat_tables(tables), document, [shown.seed], False)
+    write(folder, shown.experiment, shown.table(), document, [shown.seed], False)
 
 
 def _show(shown: Demonstration, console: object) -> None:
