@@ -54,8 +54,6 @@ LIBRARIES: dict[str, set[str]] = {
     "codecs": {"annotated_types", "PIL", "zstandard"},
     "links": {"annotated_types"},
     "arrivals": {"annotated_types"},
-    "check": TABLES,
-    "demo": TABLES,
     "scenario": {"pydantic", "pydantic_core", "annotated_types", "yaml"},
     "sim": {"simpy"},
     "models": TORCH | TABLES | {"PIL", "annotated_types", "datasets"},
