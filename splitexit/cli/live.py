@@ -44,15 +44,16 @@ def serve(
     json: Json = False,
 ) -> None:
     """Until SIGTERM or Ctrl-C; then what is under way is finished."""
-    from splitexit.live.tuning import tune_process
-
-    tune_process()
     from splitexit.live.address import Address, check_exposure
-    from splitexit.live.edge import EdgeRuntime
-    from splitexit.live.server import EdgeServer
+    from splitexit.live.tuning import tune_process
 
     address = Address.parse(listen, "--listen")
     check_exposure(address, insecure)
+    address.listener("--listen").close()  # a port in use is said before a model is loaded
+    tune_process()
+    from splitexit.live.edge import EdgeRuntime
+    from splitexit.live.server import EdgeServer
+
     with _until_signalled() as ended:
         runtime = EdgeRuntime.open(bundle, workers=workers, queue=queue, hardware=hardware)
         server = EdgeServer(runtime, address)

@@ -47,7 +47,8 @@ def open_images(bundle: Bundle, data: str | None = None) -> Images:
     if data is None and not bundle.samples.exists():
         raise ArtifactError(f"{bundle.samples}: the bundle brings no sample images; give the test set with --data")
     source = str(bundle.samples) if data is None else data
-    images = read(source, "test", channels=bundle.spec.input_shape[0])
+    resize = bundle.spec.training.get("recipe", {}).get("resize")
+    images = read(source, "test", channels=bundle.spec.input_shape[0], resize=resize)
     if images.shape != bundle.spec.input_shape:
         raise DataError(f"{source}: images of {images.shape}, the model takes {bundle.spec.input_shape}")
     return Images(images, list(range(len(images))) if data is not None else _samples(bundle.samples))

@@ -47,9 +47,9 @@ def both(experiment: Experiment, policy: str, bundle: Bundle) -> tuple[list[Comp
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name != "oracle"])
-def test_the_same_rows(bundle: Bundle, tmp_path: Path, policy: str, world: str) -> None:
+def test_the_same_rows(live_bundle: Bundle, tmp_path: Path, policy: str, world: str) -> None:
     """Decisions, bytes and predictions are identical, times to a nanosecond."""
-    simulated, live = both(open_experiment(bundle, tmp_path, **WORLDS[world]), policy, bundle)
+    simulated, live = both(open_experiment(live_bundle, tmp_path, **WORLDS[world]), policy, live_bundle)
     assert len(live) == REQUESTS
     for ours, theirs in zip(live, simulated, strict=True):
         for name in Completion._fields:
@@ -60,9 +60,9 @@ def test_the_same_rows(bundle: Bundle, tmp_path: Path, policy: str, world: str) 
                 assert mine == its, (name, ours, theirs)
 
 
-def test_the_worlds_hold_every_kind_of_answer(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_worlds_hold_every_kind_of_answer(live_bundle: Bundle, tmp_path: Path) -> None:
     """Otherwise the test above would say little."""
-    _, busy = both(open_experiment(bundle, tmp_path, **WORLDS["busy"]), "threshold", bundle)
+    _, busy = both(open_experiment(live_bundle, tmp_path, **WORLDS["busy"]), "threshold", live_bundle)
     kinds = {row.answered_by for row in busy}
     assert {EDGE, FALLBACK} <= kinds
     assert len({row.exit for row in busy}) > 1

@@ -65,7 +65,9 @@ def test_same_times(experiment: Experiment) -> None:
     policy = labels()[-1]
     live = {r.request: r for r in run_pair(experiment, policy, 0, open_images(experiment.bundle), requests=200)}
     simulated = {r.request: r for r in simulate(experiment, policy, 0, 200)}
-    same = [n for n in live if live[n].payload_bytes == simulated[n].payload_bytes and live[n].exit == simulated[n].exit]
+    same = [
+        n for n in live if live[n].payload_bytes == simulated[n].payload_bytes and live[n].exit == simulated[n].exit
+    ]
     assert len(same) > 190
     np.testing.assert_allclose(
         [live[n].response_s for n in same], [simulated[n].response_s for n in same], rtol=0, atol=1e-9
