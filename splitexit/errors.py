@@ -82,7 +82,7 @@ class ScenarioError(InputError):
     def _line(self, problem: Problem) -> str:
         place = f"{self.file}:{problem.line}:{problem.column}" if problem.line else problem.source or self.file
         where = f" {problem.where}:" if problem.where else ""
-        return f"{place}:{where} {problem.what}"
+        return one_line(f"{place}:{where} {problem.what}")
 
 
 class PolicyError(SplitexitError):
@@ -114,3 +114,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {' or '.join(repr(n) for n in near)}?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def one_line(text: str) -> str:
+    """The same with every character that does not print escaped, line ends among them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

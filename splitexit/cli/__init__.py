@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from splitexit import __version__
 from splitexit.cli import curve, live, models, scenario, simulate
-from splitexit.errors import SplitexitError
+from splitexit.errors import SplitexitError, one_line
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 
@@ -100,7 +100,7 @@ def _report(error: Exception) -> int:
     text, code = _explain(error)
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else ("", "")
     for line in text.splitlines():
-        print(f"{red}error:{plain} {line}", file=sys.stderr)
+        print(f"{red}error:{plain} {one_line(line)}", file=sys.stderr)
     return code
 
 

@@ -25,7 +25,7 @@ def apply(document: Document, overrides: Iterable[str]) -> None:
             _complain(document, source, "", "expected KEY=VALUE, for example uplink.mbps=5")
             continue
         try:
-            read = parse(value, source.source)
+            read = parse(value or "null", source.source)
         except ScenarioError as error:
             _complain(document, source, path, *(problem.what for problem in error.problems))
             continue

@@ -72,7 +72,7 @@ class Document:
     def problem(self, path: Keys, what: str, of_key: bool = False) -> Problem:
         """A problem with what stands at `path`."""
         place = self.place(path, of_key)
-        return Problem(place.line, place.column, dotted(path), what, place.source)
+        return Problem(place.line, place.column, _short(dotted(path)), what, place.source)
 
 
 def dotted(path: Keys) -> str:
@@ -235,7 +235,7 @@ class _Builder:
             self.complain(place, f"text with the character U+{ord(match[0]):04X}; take it out")
 
     def note(self, place: Place, what: str) -> None:
-        self.document.problems.append(Problem(place.line, place.column, _printable(dotted(self.path())), what))
+        self.document.problems.append(Problem(place.line, place.column, _short(dotted(self.path())), what))
 
     def path(self) -> Keys:
         """Where building has come to."""
@@ -258,8 +258,8 @@ class _Builder:
 _FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 
 
-def _printable(text: str) -> str:
-    return text if text.isprintable() and len(text) <= 80 else shown(text, 80)
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _place(mark: Any) -> Place:
