@@ -140,12 +140,18 @@ def _show(comparison: Comparison, document: dict[str, object], folder: Path, jso
     if json:
         print(to_json(document))
         return
-    console = Console(soft_wrap=False)
+    console = Console(highlight=False)
     scenario = comparison.experiment.scenario
     console.print(
         f"{scenario.name}: {scenario.devices.count} x {scenario.devices.hardware}, "
-        f"{scenario.requests} requests per device, seeds {', '.join(map(str, comparison.seeds))}",
-        highlight=False,
+        f"{scenario.requests} requests each, seeds {_seeds(comparison.seeds)}",
     )
-    console.print(comparison_table(comparison))
+    console.print(comparison_table(comparison, console.width))
     print(folder)
+
+
+def _seeds(seeds: tuple[int, ...]) -> str:
+    """0-4 where they follow one another, else 0, 3, 7."""
+    if len(seeds) > 1 and seeds == tuple(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ", ".join(map(str, seeds))
