@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from splitexit.bundle import Bundle
+from splitexit.calibration import Calibration
 from splitexit.experiment import HOST, Experiment
 from splitexit.live.address import Address
 from splitexit.live.client import EdgeClient, Expected
@@ -28,14 +29,15 @@ class Station:
     model: LiveModel
 
     @classmethod
-    def open(cls, scenario: Scenario, data: str | None = None) -> Station:
+    def open(cls, scenario: Scenario, data: str | None = None, host: Calibration | None = None) -> Station:
         """Loads all; raises InputError where a file is missing or does not fit.
 
         Args:
+            host: what this machine takes, instead of the bundle's calibration.
             data: the whole recorded test set, instead of the bundle's own samples.
         """
         images = open_images(Bundle.open(scenario.bundle), data)
-        experiment = Experiment.open(scenario, subset=tuple(images))
+        experiment = Experiment.open(scenario, host, subset=tuple(images))
         check_labels(images, experiment.recording, data or str(experiment.bundle.samples))
         pairs = [(split, codec) for split, codecs in experiment.setting.codecs.items() for codec in codecs]
         return cls(experiment, images, LiveModel.open(experiment.bundle, pairs))

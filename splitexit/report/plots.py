@@ -39,7 +39,7 @@ def accuracy_over_latency(comparison: Comparison, path: Path) -> None:
     axes.set_xlabel("response time in ms (dot: mean, line: p50 to p95)")
     axes.set_ylabel("accuracy in %")
     scenario = comparison.experiment.scenario
-    axes.set_title(f"{scenario.name}: {scenario.devices.hardware}, seeds {len(comparison.seeds)}", fontsize=10)
+    axes.set_title(f"{scenario.name}: {scenario.devices.hardware}, {len(comparison.seeds)} seeds", fontsize=10)
     axes.set_xlim(left=0)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     fig.savefig(path)
