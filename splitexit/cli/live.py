@@ -1,4 +1,4 @@
-"""serve, device, link, demo: real processes."""
+"""serve, device, link: real processes."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def link(
     to: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where to pass everything on.", show_default=False)
     ] = None,
-    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Port 0 takes a free one.")] = "127.0.0.1:50052",
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Port 0 takes a free one.")] = "127.0.0.1:0",
     up: Annotated[
         str, typer.Option(help="Link towards --to, written as in a scenario.")
     ] = "{name: constant, mbps: 5.85, delay_ms: 10}",
