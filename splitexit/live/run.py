@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from splitexit.bundle import Bundle
 from splitexit.calibration import Calibration
-from splitexit.calibration import Calibration
 from splitexit.experiment import HOST, Experiment
 from splitexit.live.address import Address
 from splitexit.live.client import EdgeClient, Expected
