@@ -35,10 +35,9 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """Everything is measured here and now."""
-    from splitexit.live.tuning import keep_memory, quiet_grpc
+    from splitexit.live.tuning import tune_process
 
-    quiet_grpc()
-    keep_memory()
+    tune_process()
     from rich.console import Console
 
     from splitexit.demo import demonstrate
