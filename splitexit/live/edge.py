@@ -42,6 +42,7 @@ from splitexit.live.wire import (
     parse_hello,
     parse_query,
 )
+from splitexit.recording import Recording
 
 Wanted = Callable[[], bool]
 """Whether anybody still waits for the answer."""
@@ -102,14 +103,15 @@ class EdgeRuntime:
 
     @classmethod
     def open(cls, path: Path, *, workers: int, queue: int, hardware: str) -> EdgeRuntime:
-        """Serves the bundle in a folder, with every codec that it was calibrated for.
+        """Serves the bundle in a folder, with every codec that it was calibrated for or recorded with.
 
         On the hardware `host` native, else paced to stand for that machine. Raises InputError where files do not fit.
         """
         bundle = Bundle.open(path)
         host = Calibration.load(bundle.calibration, bundle.spec)
         paced = None if hardware == HOST else named(hardware).calibrate(bundle.spec, host)
-        model = LiveModel.open(bundle, host.decode)
+        recorded = Recording.load(bundle.recording, bundle.spec).test.pairs if bundle.recording.exists() else {}
+        model = LiveModel.open(bundle, host.decode.keys() | recorded.keys())
         return cls(model, workers=workers, queue=queue, hardware=hardware, calibration=paced)
 
     @property
