@@ -72,6 +72,8 @@ def explain(error: ValidationError, raw: Any, hints: Callable[[Keys], Hints]) ->
 
 def _place(details: ErrorDetails, raw: Any) -> Keys:
     """The error's path as far as it leads through `raw`: pydantic appends the branches of a union."""
+    if details["type"] in (PROBLEM, KEY_PROBLEM):
+        return tuple(key for key in details["loc"] if key != "[key]")
     path: list[str | int] = []
     for key in details["loc"]:
         if isinstance(raw, dict) and key in raw:

@@ -55,7 +55,7 @@ def _known_hardware(name: str) -> str:
 
 def _known_label(label: str) -> str:
     if not all(c.isalnum() or c in "-_+.@" for c in label) or not 0 < len(label) <= 40:
-        raise problem(f"the label {shown(label)} is not 1 to 40 letters, digits and any of - _ + . @")
+        raise problem(f"the label {shown(label)} is not 1 to 40 letters, digits and any of - _ + . @", of_key=True)
     return label
 
 

@@ -105,9 +105,10 @@ def parse(kind: str, raw: Any, folders: Folders) -> Spec:
     Raises:
         ValidationError: every problem found, at its path below `raw`, as finished sentences.
     """
+    place: Keys = ("name",)
     if isinstance(raw, str):
-        raw = {"name": raw}
-    kind_, given = _class(kind, raw), {key: value for key, value in raw.items() if key != "name"}
+        raw, place = {"name": raw}, ()
+    kind_, given = _class(kind, raw, place), {key: value for key, value in raw.items() if key != "name"}
     found: dict[Keys, Finding] = {}
     parameters = _parameters(kind_, given, folders, found)
     if issubclass(kind_, Policy):
@@ -119,27 +120,28 @@ def parse(kind: str, raw: Any, folders: Folders) -> Spec:
     return Spec(kind, str(raw["name"]), parameters)
 
 
-def _class(kind: str, raw: Any) -> type:
-    """The class that `raw` names."""
+def _class(kind: str, raw: Any, place: Keys) -> type:
+    """The class that `raw` names, at `place`."""
     listed = ", ".join(ZOOS[kind][0].names())
     if not isinstance(raw, dict):
         expected = f"the name of a {kind}, or a mapping with a name ({listed}) and its parameters"
         raise problems(kind, {(): Finding(f"found {shown(raw)}; expected {expected}")})
     if "name" not in raw:
-        raise problems(kind, {("name",): Finding(f"the key 'name' is missing; expected one of {listed}")})
+        raise problems(kind, {place: Finding(f"the key 'name' is missing; expected one of {listed}")})
     name = raw["name"]
     if not isinstance(name, str):
-        raise problems(kind, {("name",): Finding(f"found {shown(name)}; expected one of {listed}")})
+        raise problems(kind, {place: Finding(f"found {shown(name)}; expected one of {listed}")})
     try:
-        return load(kind, name)
+        found = load(kind, name)
+        signature_model(found)
+        return found
     except UnknownNameError as error:
         what = f"unknown {kind} {shown(name)}{did_you_mean(name, error.known)}"
-        raise problems(kind, {("name",): Finding(what)}) from error
     except InputError as error:
-        raise problems(kind, {("name",): Finding(str(error))}) from error
+        what = str(error)
     except Exception as error:  # whatever a module of somebody else's does when it is imported
         what = f"cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}"
-        raise problems(kind, {("name",): Finding(what)}) from error
+    raise problems(kind, {place: Finding(what)})
 
 
 def _refusal(of: type, parameters: Mapping[str, Any]) -> dict[Keys, Finding]:
@@ -233,7 +235,8 @@ def json_schema(kind: str, labels: bool) -> dict[str, Any]:
     """What a scenario may say of a member of this zoo: its bare name, or a mapping."""
     members = [_member_schema(kind, name) for name in ZOOS[kind][0].names()]
     bare = [member["title"] for member in members if member["required"] == ["name"]]
-    return {"anyOf": [{"type": "string"} if labels else {"enum": bare}, *members]}
+    names = [{"type": "string"}] if labels else [{"enum": bare}] if bare else []
+    return {"anyOf": [*names, *members]}
 
 
 def _member_schema(kind: str, name: str) -> dict[str, Any]:
