@@ -43,7 +43,10 @@ def problems(content: bytes | str) -> list[str]:
         ("null", None),
         ("~", None),
         ("", None),
-        *[(word, word) for word in ("no", "on", "yes", "off", "y", "1_000", "1:30", "0b1", "2024-01-01", "=", "e3", ".")],
+        *[
+            (word, word)
+            for word in ("no", "on", "yes", "off", "y", "1_000", "1:30", "0b1", "2024-01-01", "=", "e3", ".")
+        ],
     ],
 )
 def test_plain_scalars_mean_what_the_core_schema_says(text: str, value: Any) -> None:
@@ -225,7 +228,9 @@ def test_what_is_dumped_is_read_back(value: Any, flow: bool) -> None:
     assert not document.problems
 
 
-@pytest.mark.parametrize("text", ["1e3", "0o17", "0x1f", "no", "null", "<<", "1_0", "", " a", "a: b", "# a", "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["1e3", "0o17", "0x1f", "no", "null", "<<", "1_0", "", " a", "a: b", "# a", "9" * 5000]
+)
 def test_text_that_looks_like_something_else_is_quoted(text: str) -> None:
     assert parse(dump({"a": text}), "f.yaml").value == {"a": text}
 
