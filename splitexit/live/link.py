@@ -29,6 +29,9 @@ READ_BYTES = 65536
 FULL_BYTES = 4 * 2**20
 """A direction that holds so much reads no more until some of it has left."""
 
+NEAR_S = 0.02
+"""Up to here a wait ends when the proxy is closed; the rest is waited for with precision."""
+
 
 @dataclass(slots=True)
 class Piece:
@@ -114,7 +117,7 @@ class Direction:
         self._fifo, self._origin = fifo, origin
         self._changed = threading.Condition()
         self._pieces: deque[Piece] = deque()
-        self._held_bytes, self._closed = 0, False
+        self._held_bytes, self._ended = 0, threading.Event()
         self.fidelity = Fidelity()
         self._thread = threading.Thread(target=self._hand_on, daemon=True)
         self._thread.start()
@@ -126,9 +129,9 @@ class Direction:
         """
         gone = threading.Event()
         with self._changed:
-            while self._held_bytes > FULL_BYTES and not self._closed:
+            while self._held_bytes > FULL_BYTES and not self._ended.is_set():
                 self._changed.wait()
-            if self._closed:
+            if self._ended.is_set():
                 gone.set()
                 return gone
             now_s = time.monotonic() - self._origin()
@@ -142,6 +145,9 @@ class Direction:
     def _hand_on(self) -> None:
         while (piece := self._take()) is not None:
             due_s = self._origin() + piece.arrive_s
+            if self._ended.wait(max(0.0, due_s - time.monotonic() - NEAR_S)):
+                piece.gone.set()
+                return
             sleep_until(due_s)
             piece.deliver()
             self.fidelity.note(piece, time.monotonic() - due_s)
@@ -150,7 +156,7 @@ class Direction:
     def _take(self) -> Piece | None:
         with self._changed:
             while not self._pieces:
-                if self._closed:
+                if self._ended.is_set():
                     return None
                 self._changed.wait()
             piece = self._pieces.popleft()
@@ -161,7 +167,7 @@ class Direction:
     def close(self) -> None:
         """Hands on nothing more; what is under way is lost."""
         with self._changed:
-            self._closed = True
+            self._ended.set()
             for piece in self._pieces:
                 piece.gone.set()
             self._pieces.clear()
