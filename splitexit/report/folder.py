@@ -22,11 +22,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-import yaml
 
 from splitexit.errors import UsageError
 from splitexit.experiment import Experiment
 from splitexit.results import rows_sha256
+from splitexit.scenario import dump
 
 PACKAGES = ("splitexit", "numpy", "pyarrow", "simpy", "pydantic", "torch", "grpcio", "protobuf")
 
@@ -56,9 +56,7 @@ def write(
         "rows": len(rows),
         "rows_sha256": rows_sha256(rows),
     }
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump(experiment.scenario.resolved(), sort_keys=False), encoding="utf-8"
-    )
+    (folder / "config.yaml").write_text(dump(experiment.scenario.resolved()), encoding="utf-8")
     pq.write_table(rows, folder / "requests.parquet", compression="zstd")
     if csv:
         pyarrow.csv.write_csv(rows, folder / "requests.csv")

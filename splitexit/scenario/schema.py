@@ -191,7 +191,7 @@ class Scenario(Section):
         try:
             return parse("policy", label, Folders(self.file.parent, self.file.parent))
         except ValidationError as error:
-            names = [*self.policies, *POLICIES.names()]
+            names = dict.fromkeys([*self.policies, *POLICIES.names()])
             if label not in names:
                 raise UnknownNameError("policy", label, names) from error
             raise InputError(f"policy {label!r}: {error.errors()[0]['msg']}; give it under `policies:`") from error

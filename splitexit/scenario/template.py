@@ -26,13 +26,13 @@ EXAMPLES: dict[str, Any] = {
         "neurosurgeon": {"name": "neurosurgeon"},
     },
 }
-"""Values for keys without a telling default: an LTE link (up: Eshratifar et al., "BottleNet", ISLPED 2019; down:
-Huang et al., "A close examination of performance and power characteristics of 4G LTE networks", MobiSys 2012)."""
+"""Values for keys without a telling default."""
 
 SOURCES = {
-    "uplink": "Here: 4G, median 5.85 Mbit/s (Eshratifar et al., BottleNet, ISLPED 2019).",
-    "downlink": "Here: LTE, median 13 Mbit/s (Huang et al., MobiSys 2012).",
+    "uplink": "Here: LTE, 5.85 Mbit/s (Huang et al., MobiSys 2012, as in Eshratifar et al., BottleNet, ISLPED 2019).",
+    "downlink": "Here: LTE, 13 Mbit/s (Huang et al., MobiSys 2012).",
 }
+"""Where they come from."""
 
 
 def template(name: str, bundle: str) -> str:
