@@ -426,8 +426,8 @@ def test_policies_by_label(folder: Path) -> None:
     assert scenario.policy_label == "early"
     with pytest.raises(UnknownNameError, match=r"unknown policy 'imag'; did you mean 'image'\?"):
         scenario.policy("imag")
-    with pytest.raises(UnknownNameError, match=r"unknown policy 'lokal'; did you mean 'local'\?"):
-        scenario.policy("lokal")
+    with pytest.raises(UnknownNameError, match=r"unknown policy 'loca'; did you mean 'local' or 'offload'"):
+        scenario.policy("loca")
 
 
 def test_the_devices_own_policy_by_label(folder: Path) -> None:
