@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from splitexit.demo import Demonstration
 
 QUICKSTART = Path("scenarios") / "quickstart.yaml"
@@ -53,7 +51,7 @@ def demo(
     if json:
         print(to_json(document))
         return
-    _show(shown, Console(highlight=False))
+    _show(shown)
     print(folder)
 
 
@@ -74,40 +72,23 @@ def _write(shown: Demonstration, document: dict[str, object], folder: Path) -> N
     write(folder, shown.experiment, shown.table(), document, [shown.seed], False)
 
 
-def _show(shown: Demonstration, console: object) -> None:
+def _show(shown: Demonstration) -> None:
     from rich.console import Console
 
-    assert isinstance(console, Console)
+    from splitexit.report.tables import DEMONSTRATION, fitting_table
+
+    console = Console(highlight=False)
     scenario = shown.experiment.scenario
+    images = next(iter(shown.lines.values()))["requests"]
     console.print(
-        f"\n{scenario.name}: {scenario.devices.hardware} (this process, {shown.device_pid}) and edge "
-        f"{scenario.edge.hardware} (process {shown.edge_pid}), {next(iter(shown.lines.values()))['requests']} images each"
+        f"\n{scenario.name}: device {scenario.devices.hardware} (process {shown.device_pid}), "
+        f"edge {scenario.edge.hardware} (process {shown.edge_pid}), {images} images for each policy"
     )
-    console.print(_table(shown))
-    late = {policy: line["overrun_rate"] for policy, line in shown.lines.items() if line["overrun_rate"] > OVERRUNS}
-    for policy, share in late.items():
+    console.print(fitting_table("policy", DEMONSTRATION, shown.lines, console.width))
+    late = max(line["overrun_rate"] for line in shown.lines.values())
+    if late > OVERRUNS:
         console.print(
-            f"{policy}: {share:.0%} of requests ran slower here than on {scenario.devices.hardware}; "
+            f"up to {late:.0%} of a policy's requests ran slower here than on {scenario.devices.hardware}: "
             "this machine is too slow or too busy to stand for it",
             style="red",
         )
-
-
-def _table(shown: Demonstration) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("policy", no_wrap=True)
-    for name in ("accuracy", "sent", "mean ms", "p50", "p95", "simulated", "p50", "p95", "difference"):
-        table.add_column(name, justify="right")
-    for policy, line in shown.lines.items():
-        real, model = line["measured_ms"], line["simulated_ms"]
-        table.add_row(
-            policy,
-            f"{line['accuracy']:.1%}",
-            f"{line['offload_rate']:.0%}",
-            *(f"{real[key]:.1f}" for key in ("mean", "p50", "p95")),
-            *(f"{model[key]:.1f}" for key in ("mean", "p50", "p95")),
-            f"{line['error_percent']:+.1f} %",
-        )
-    return table
