@@ -170,7 +170,7 @@ class DeviceRuntime:
                 )
                 return Payload(len(content), seconds, content)
             case Observe(readings):
-                task.overrun |= self._cpu.settle()
+                self._cpu.reach()
                 now_s = self._cpu.now_s
                 return self._sense.observe(now_s, readings, self._waiting(now_s), task.request.deadline_at_s)
             case Now():

@@ -2,7 +2,8 @@
 
 Paced, a part is computed for real, and then the time that was drawn for it from the named machine's
 calibration has to pass. The clock is virtual: every part begins where the one before it ended on that
-clock, so a sleep that ends late delays nothing but itself.
+clock, so a sleep that ends late delays nothing but itself, and a part that was slow may be made up for by the
+next one before anybody sees it.
 """
 
 from __future__ import annotations
@@ -40,9 +41,14 @@ class Cpu(ABC):
     def run(self, work: Callable[[], T], drawn_s: float) -> tuple[T, float]:
         """Does the work; `drawn_s` is what it takes the machine that this one stands for. (result, seconds)."""
 
+    def reach(self) -> None:
+        """Lets the world come to where the processor is: waits, and has everything called that is due until then."""
+        while self.timeline.step(self.now_s):
+            pass
+
     @abstractmethod
     def settle(self) -> bool:
-        """Waits until what was run is over for the world too; True where the host was too slow for that."""
+        """`reach`, before the world sees what was run; True where the host was too slow for that."""
 
 
 class NativeCpu(Cpu):
@@ -58,10 +64,12 @@ class NativeCpu(Cpu):
         self.now_s = self.timeline.now()
         return result, seconds
 
-    def settle(self) -> bool:
-        while self.timeline.step(self.timeline.now()):
-            pass
+    def reach(self) -> None:
         self.now_s = self.timeline.now()
+        super().reach()
+
+    def settle(self) -> bool:
+        self.reach()
         return False
 
 
@@ -80,8 +88,7 @@ class PacedCpu(Cpu):
         late_s = self.timeline.now() - self.now_s
         if late_s > OVERRUN_S:
             self.now_s += late_s
-        while self.timeline.step(self.now_s):
-            pass
+        self.reach()
         return late_s > OVERRUN_S
 
 
