@@ -172,19 +172,12 @@ class DeviceRuntime:
             case Observe(readings):
                 self._cpu.reach()
                 now_s = self._cpu.now_s
-                return self._sense.observe(now_s, readings, self._waiting(now_s), task.request.deadline_at_s)
+                return self._sense.observe(
+                    now_s, readings, self._workload.waiting(self._next, now_s), task.request.deadline_at_s
+                )
             case Now():
                 return self._cpu.now_s
         raise TypeError(f"no device can answer {step}")
-
-    def _waiting(self, now_s: float) -> int:
-        """Requests that have arrived by now and not begun."""
-        times, count = self._workload.arrival_s, self._next
-        if times is None:
-            return 0
-        while count < len(times) and times[count] <= now_s:
-            count += 1
-        return count - self._next
 
     def _send(self, task: Task) -> None:
         step, number, now_s = task.step, task.request.number, self._cpu.now_s

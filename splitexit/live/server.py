@@ -35,7 +35,8 @@ class EdgeServer:
         threads = runtime.gate.workers + runtime.gate.queue + SPARE_THREADS
         pool = ThreadPoolExecutor(threads, thread_name_prefix="edge", initializer=use_one_thread)
         limit = ("grpc.max_receive_message_length", runtime.max_request_bytes)
-        self._server = grpc.server(pool, options=(*SERVER, limit))
+        # More would wait in the pool's queue, which has no end.
+        self._server = grpc.server(pool, options=(*SERVER, limit), maximum_concurrent_rpcs=threads)
         self._health = health.HealthServicer()
         self._serves(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._add_services()
