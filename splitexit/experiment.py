@@ -6,6 +6,7 @@ equal seeds mean equal arrivals, samples and service times in both.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +52,12 @@ class Workload:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def waiting(self, begun: int, now_s: float) -> int:
+        """Requests that have arrived by `now_s` when `begun` of them have begun; none in a closed loop."""
+        if self.arrival_s is None:
+            return 0
+        return max(0, bisect_right(self.arrival_s, now_s) - begun)
 
     def request(self, number: int, arrival_s: float) -> Request:
         """The request with this running number."""

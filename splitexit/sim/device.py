@@ -113,20 +113,11 @@ class Device:
 
     def _answer(self, task: Task, kind: type, step: Any) -> Any:
         if kind is Observe:
-            waiting = self._waiting(task.clock_s) if self._counts_queue else 0
+            waiting = self._workload.waiting(self._next, task.clock_s) if self._counts_queue else 0
             return self.sense.observe(task.clock_s, step.readings, waiting, task.request.deadline_at_s)
         if kind is Reveal:
             return LookAhead(self._decider.setting, self.transport, task)
         return task.compute(step)
-
-    def _waiting(self, now_s: float) -> int:
-        """Requests that have arrived by now and not begun."""
-        times, count = self._workload.arrival_s, self._next
-        if times is None:
-            return 0
-        while count < len(times) and times[count] <= now_s:
-            count += 1
-        return count - self._next
 
     def _computed(self, done: tuple[Task, Answer | None]) -> None:
         """The CPU has done what it can for this task: it is answered, or its payload leaves."""
