@@ -1,0 +1,67 @@
+"""The demonstration: two processes, real images, and the same simulated."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("grpc")
+
+from splitexit.bundle import Bundle
+from splitexit.cli import run
+from splitexit.demo import live_policies
+from splitexit.errors import UsageError
+from splitexit.scenario import load
+from tests import synthetic
+
+POLICIES = {
+    "local": "local",
+    "image": {"name": "offload", "split": 0, "codec": "image"},
+    "oracle": "oracle",
+}
+
+
+@pytest.fixture
+def scenario(live_bundle: Bundle, tmp_path: Path) -> Path:
+    return synthetic.write_scenario(
+        tmp_path,
+        bundle=str(live_bundle.path),
+        policies=POLICIES,
+        devices__policy="local",
+        devices__arrivals={"name": "periodic", "rate_hz": 20.0},
+    )
+
+
+def test_no_device_can_follow_the_oracle(scenario: Path) -> None:
+    assert live_policies(load(scenario)) == ["local", "image"]
+
+
+def test_it_measures_and_simulates_every_policy(
+    scenario: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo"
+    assert run(["demo", str(scenario), "--requests", "12", "--json", "--out", str(out)]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["device_pid"] == os.getpid() != document["edge_pid"]
+    for policy in ("local", "image"):
+        line = document["policies"][policy]
+        real, model = line["measured_ms"], line["simulated_ms"]
+        assert line["requests"] == 12
+        assert line["error_percent"] == pytest.approx(100 * (model["mean"] - real["mean"]) / real["mean"])
+        assert line["accuracy"] == line["simulated_accuracy"], "the same images, the same network"
+    assert document["policies"]["image"]["offload_rate"] == 1.0
+    assert document["policies"]["image"]["measured_ms"]["p50"] > 10, "the link's two delays of 5 ms were there"
+    assert {"requests.parquet", "manifest.json", "summary.json", "config.yaml", "calibration.json"} <= {
+        file.name for file in out.iterdir()
+    }
+
+
+def test_a_crowd_is_refused(scenario: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run(["demo", str(scenario), "--set", "devices.count=3", "--out", str(tmp_path / "x")]) == UsageError.exit_code
+    )
+    assert "the demo runs one device" in capfd.readouterr().err
