@@ -114,7 +114,10 @@ def _run(
 
     from splitexit.compare import compare as compare_policies
     from splitexit.report.folder import new_folder, write
+    from splitexit.report.plots import accuracy_over_latency, require_matplotlib
 
+    if plot:
+        require_matplotlib()
     for label in labels:
         experiment.scenario.policy(label)
     numbers = [experiment.scenario.seed] if seeds is None else parse_seeds(seeds)
@@ -125,8 +128,6 @@ def _run(
     document = comparison.document() | {"run": str(folder)}
     manifest = write(folder, experiment, comparison.rows, document, numbers, csv)
     if plot:
-        from splitexit.report.plots import accuracy_over_latency
-
         accuracy_over_latency(comparison, folder / "comparison.png")
     _show(comparison, document | {"rows_sha256": manifest["rows_sha256"]}, folder, json)
 

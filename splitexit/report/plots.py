@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
+def require_matplotlib() -> None:
+    """Raises UsageError where matplotlib is not installed; to be called before long work, not after it."""
+    if find_spec("matplotlib") is None:
+        raise UsageError("pictures need matplotlib: pip install 'splitexit[report]'")
+
+
 def figure(width: float = 7.0, height: float = 4.5) -> tuple[Figure, Axes]:
     """A figure with one pair of axes; raises UsageError where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise UsageError("pictures need matplotlib: pip install 'splitexit[report]'") from error
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     fig = Figure(figsize=(width, height), layout="constrained", dpi=140)
     axes = fig.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
