@@ -140,6 +140,7 @@ class Decider:
     def __init__(self, policy: Policy, setting: Setting) -> None:
         self.policy, self.setting = policy, setting
         self.omniscient = policy if isinstance(policy, OmniscientPolicy) else None
+        self._learns = type(policy).learn is not Policy.learn
         self._checked: dict[int, Plan] = {}
 
     def ask(self, readings: tuple[Reading, ...], stage: int) -> Generator[Step, Any, Plan]:
@@ -158,6 +159,11 @@ class Decider:
         if plan.split is not None and plan.split < stage:
             raise PolicyError(f"plan: split {plan.split}, but {stage} stages have already run")
         return plan
+
+    def learn(self, answer: Answer, response_s: float) -> None:
+        """Tells the policy how a request ended, if it wants to know."""
+        if self._learns:
+            self.policy.learn(outcome(answer, response_s))
 
 
 def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer]:
@@ -282,12 +288,10 @@ class Request:
     deadline_at_s: float
 
 
-def complete(
-    request: Request, answer: Answer, start_s: float, done_s: float, overrun: bool = False
-) -> tuple[Completion, Outcome]:
-    """The row and what the policy learns, once the request has its answer."""
+def complete(request: Request, answer: Answer, start_s: float, done_s: float, overrun: bool = False) -> Completion:
+    """The row of a request that has its answer."""
     assert answer.reading is not None
-    row = Completion(
+    return Completion(
         request.number,
         request.device,
         request.sample,
@@ -312,10 +316,14 @@ def complete(
         answer.lost_reply,
         overrun,
     )
-    outcome = Outcome(
+
+
+def outcome(answer: Answer, response_s: float) -> Outcome:
+    """What the policy learns of it."""
+    return Outcome(
         plan=answer.plan,
         readings=tuple(answer.readings),
-        response_s=done_s - request.arrival_s,
+        response_s=response_s,
         answered_by=answer.answered_by,
         payload_bytes=answer.payload_bytes,
         transfer_s=answer.network_s,
@@ -323,4 +331,3 @@ def complete(
         edge_compute_s=answer.edge_compute_s,
         edge_reading=answer.reading if answer.answered_by == EDGE else None,
     )
-    return row, outcome

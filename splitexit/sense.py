@@ -27,7 +27,8 @@ class Sense:
         self._edge_load: EdgeLoad | None = None
         self._in_flight: dict[int, float] = {}
         self._busy: deque[tuple[float, float]] = deque()
-        self._track_cpu = "cpu_load" in reads
+        # What the policy never looks at need not be kept up to date.
+        self._track_cpu, self._track_link = "cpu_load" in reads, "link" in reads
 
     def sent(self, request: int, now_s: float) -> None:
         """A request has left for the edge."""
@@ -36,7 +37,8 @@ class Sense:
     def replied(self, request: int, size_bytes: int, network_s: float, load: EdgeLoad) -> None:
         """Its reply has come: `size_bytes` went up with framing, `network_s` in transit both ways."""
         self._in_flight.pop(request, None)
-        self._estimator.observe(size_bytes, network_s)
+        if self._track_link:
+            self._estimator.observe(size_bytes, network_s)
         self._edge_load = load
 
     def given_up(self, request: int) -> None:

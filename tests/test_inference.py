@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -173,3 +173,18 @@ def test_no_torch_no_grpc_in_the_core(tmp_path: Path) -> None:
         "assert not {'torch', 'grpc', 'matplotlib', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_policy_learns_how_its_requests_ended() -> None:
+    class Learning(Scripted):
+        heard: ClassVar[list[Any]] = []
+
+        def learn(self, outcome: Any) -> None:
+            self.heard.append(outcome)
+
+    answer, _ = drive(Plan(exits=EARLY, split=2, codec="raw"), reply=REPLY)
+    Decider(Learning(), SETTING).learn(answer, 0.123)
+    (outcome,) = Learning.heard
+    assert (outcome.response_s, outcome.answered_by, outcome.payload_bytes) == (0.123, EDGE, 500)
+    assert (outcome.edge_reading, outcome.transfer_s) == (REPLY.reading, 0.020)
+    assert [reading.exit for reading in outcome.readings] == [0, 1]

@@ -218,8 +218,8 @@ class DeviceRuntime:
         return Reply(reading(result.exit, result.logits), network_s, result.wait_s, result.compute_s, load)
 
     def _finish(self, task: Task, answer: Answer, done_s: float) -> None:
-        row, outcome = complete(task.request, answer, task.start_s, done_s, task.overrun)
-        self._decider.policy.learn(outcome)
+        row = complete(task.request, answer, task.start_s, done_s, task.overrun)
+        self._decider.learn(answer, row.response_s)
         if self._workload.arrival_s is None:
             self._loop_s = done_s + self._workload.think_s
         self._answered += 1

@@ -149,8 +149,8 @@ class Device:
         self.take_next()
 
     def _finish(self, task: Task, answer: Answer) -> None:
-        row, outcome = complete(task.request, answer, task.start_s, task.clock_s)
-        self._decider.policy.learn(outcome)
+        row = complete(task.request, answer, task.start_s, task.clock_s)
+        self._decider.learn(answer, row.response_s)
         if self._workload.arrival_s is None:
             self._loop_s = task.clock_s + self._workload.think_s
         self._sink(row)
