@@ -206,7 +206,9 @@ def test_a_frozen_server_costs_at_most_the_deadline(live_bundle: Bundle, tmp_pat
     assert len(rows) == 30
     assert {row.answered_by for row in rows} == {FALLBACK}
     assert all(row.lost_reply for row in rows)
-    assert max(row.response_s for row in rows) < 0.2 + 0.05
+    responses_s = sorted(row.response_s for row in rows)
+    assert responses_s[15] < 0.2 + 0.01  # the promise
+    assert responses_s[-1] < 0.2 + 0.10  # on a machine that does other things as well
 
 
 def test_another_bundle_is_refused(live_bundle: Bundle, tmp_path: Path, edge: Process) -> None:
