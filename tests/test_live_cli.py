@@ -99,6 +99,7 @@ def test_interrupted(live_bundle: Bundle, tmp_path: Path, edge: Process) -> None
         (("--edge", "127.0.0.1:9", "--policy", "oracle"), "only simulate it"),
         (("--edge", "127.0.0.1:9", "--set", "uplink.mbps=-5"), "uplink.mbps"),
         (("--edge", "127.0.0.1:9", "--data", "none.parquet"), "none.parquet"),
+        (("--edge", "127.0.0.1:9", "--device", "1"), "devices 0..0"),
         ((), "--edge"),
     ],
 )

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
     app.command(help="Serve a bundle: the edge.")(serve)
     app.command(help="Run a scenario's device against an edge.")(device)
-    app.command(help="Emulate a link: a TCP proxy that shapes what passes through it.")(link)
+    app.command(help="Emulate a link: a TCP proxy; rates count TCP's bytes.")(link)
 
 
 def serve(
@@ -106,6 +106,7 @@ def device(
     from rich.console import Console
 
     from splitexit.cli import live_output
+    from splitexit.errors import UsageError
     from splitexit.live.address import Address
     from splitexit.live.run import Station
     from splitexit.report.folder import new_folder
@@ -116,6 +117,8 @@ def device(
     settings = load(scenario, [*(overrides or []), *extra])
     label, chosen = policy or settings.policy_label, settings.seed if seed is None else seed
     settings.policy(label)
+    if number >= settings.devices.count:
+        raise UsageError(f"--device {number}: the scenario has devices 0..{settings.devices.count - 1}")
     folder = new_folder(out, settings.name)
     console.print(f"device {number}: {settings.requests} requests with policy {label}, edge {address}")
     rows: list[Completion] = []
@@ -150,7 +153,7 @@ def link(
     insecure: Insecure = False,
     json: Json = False,
 ) -> None:
-    """Rates count the bytes that TCP carries. Until SIGTERM or Ctrl-C; then it says how exact it was."""
+    """Rates count the bytes that TCP carries; a trace begins with the first byte. Until SIGTERM or Ctrl-C; then it says how exact it was."""
     from splitexit.cli.live_output import show_link
     from splitexit.errors import UsageError
     from splitexit.live.address import Address, check_exposure
