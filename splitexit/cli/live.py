@@ -153,7 +153,10 @@ def link(
     insecure: Insecure = False,
     json: Json = False,
 ) -> None:
-    """Rates count the bytes that TCP carries; a trace begins with the first byte. Until SIGTERM or Ctrl-C; then it says how exact it was."""
+    """Rates count the bytes that TCP carries; a trace begins with the first byte.
+
+    Until SIGTERM or Ctrl-C; then it says how exact it was.
+    """
     from splitexit.cli.live_output import show_link
     from splitexit.errors import UsageError
     from splitexit.live.address import Address, check_exposure
