@@ -134,10 +134,10 @@ def train_codec(
     codec: Annotated[str, typer.Option(help="The bottleneck, e.g. bottleneck:channels=4")],
     split: Annotated[str, typer.Option(help="1,3,5 or 2-5 or all")] = "all",
     data: Annotated[str | None, typer.Option(help="Training images [default: as model.json says].")] = None,
-    levels: Annotated[int, typer.Option(help="Quantiser levels in use; fewer make smaller payloads.")] = 256,
+    levels: Annotated[int, typer.Option(help="Quantiser levels in use; fewer make smaller payloads.")] = 16,
     epochs: Annotated[int, typer.Option(min=0)] = 2,
     images: Annotated[int, typer.Option(min=1, help="Training images to use.")] = 20_000,
-    lr: Annotated[float, typer.Option()] = 2e-3,
+    lr: Annotated[float, typer.Option(help="Of Adam, at the start.")] = 5e-3,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
 ) -> None:

@@ -47,11 +47,11 @@ class CodecRecipe:
     """
 
     channels: int
-    levels: int = 256
+    levels: int = 16
     epochs: int = 2
     batch: int = 128
     images: int = 20_000
-    lr: float = 2e-3
+    lr: float = 5e-3
     feature_weight: float = 1.0
     seed: int = 0
 
