@@ -4,7 +4,8 @@ The interface, the one discipline, then the menu. One file and one line in the t
 
 A link is its *capacity*: how long a message holds it. The *discipline* decides who holds it when: `Fifo`.
 Propagation is separate and holds nothing: a message arrives `delay_s` after its last byte was sent, and
-the next one may follow that byte at once. Rates count the bytes that the link is handed, headers included.
+the next one may follow that byte at once; where the delay varies, nothing overtakes. Rates count the bytes
+that the link is handed, headers included.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Annotated, Self
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from splitexit.links._jitter import Distribution, Jitter
 from splitexit.registry import Registry
 
 Mbps = Annotated[float, Gt(0), Le(1e6)]
@@ -28,20 +30,23 @@ PACKET_BYTES = 1500
 
 
 class Link(ABC):
-    """The capacity of a link, from one side to the other.
+    """The capacity of a link, from one side to the other, and its delay.
 
     Args:
         delay_ms: one-way propagation.
+        jitter_ms: by how much the delay varies around that; 0 for not at all.
+        jitter: how it varies (see splitexit.links._jitter).
 
-    delay_s   the same in seconds
+    delay_s   the delay without jitter, in seconds
     mean_bps  long-run rate in bits per second, for reports and as a device's first belief
     """
 
     mean_bps: float
 
-    def __init__(self, *, delay_ms: Ms = 0.0) -> None:
-        self.delay_ms = delay_ms
+    def __init__(self, *, delay_ms: Ms = 0.0, jitter_ms: Ms = 0.0, jitter: Distribution = "normal") -> None:
+        self.delay_ms, self.jitter_ms, self.jitter = delay_ms, jitter_ms, jitter
         self.delay_s = delay_ms / 1000.0
+        self._jitter = self._new_jitter(np.random.default_rng(0))
 
     @abstractmethod
     def finish_s(self, start_s: float, size_bytes: int) -> float:
@@ -50,15 +55,28 @@ class Link(ABC):
         `start_s` is never smaller than what an earlier call returned. The result is not before `start_s`.
         """
 
+    def arrive_s(self, start_s: float, sent_s: float) -> float:
+        """When a message is complete at the far end that was sent from `start_s` to `sent_s`, and not before others.
+
+        A function of time: unlike `finish_s` it may be asked about any time, in any order.
+        """
+        return sent_s + self.delay_s if self._jitter is None else self._jitter.arrive_s(start_s, sent_s)
+
     def reseed(self, rng: np.random.Generator) -> None:
         """Takes all chance of a link that has any from `rng`; until then it comes from a fixed seed."""
+        self._jitter = self._new_jitter(rng)
+
+    def _new_jitter(self, rng: np.random.Generator) -> Jitter | None:
+        if not self.jitter_ms:
+            return None
+        return Jitter(self.delay_s, self.jitter_ms / 1000.0, self.jitter, rng)
 
     def fork(self) -> Self:
         """A link that goes on from the present state on its own, with the same future if used the same way.
 
-        The link itself where it has no state; `_twin` where it has.
+        The link itself where it has neither state nor chance; `_twin` where it has.
         """
-        return self
+        return self._twin() if self.jitter_ms else self
 
     def _twin(self) -> Self:
         """A shallow copy; several times faster than copy.copy, and the oracle makes one per candidate."""
@@ -74,10 +92,10 @@ class Fifo:
     shaping proxy both use it.
     """
 
-    __slots__ = ("free_s", "link")
+    __slots__ = ("arrived_s", "free_s", "link")
 
-    def __init__(self, link: Link, free_s: float = 0.0) -> None:
-        self.link, self.free_s = link, free_s
+    def __init__(self, link: Link, free_s: float = 0.0, arrived_s: float = 0.0) -> None:
+        self.link, self.free_s, self.arrived_s = link, free_s, arrived_s
 
     def send(self, now_s: float, size_bytes: int) -> tuple[float, float, float]:
         """Offers a message; seconds at which its first byte starts, its last is sent, its last arrives.
@@ -87,7 +105,10 @@ class Fifo:
         link = self.link
         start_s = now_s if now_s > self.free_s else self.free_s
         self.free_s = sent_s = link.finish_s(start_s, size_bytes)
-        return start_s, sent_s, sent_s + link.delay_s
+        if not link.jitter_ms:  # link.arrive_s without the call
+            return start_s, sent_s, sent_s + link.delay_s
+        self.arrived_s = max(self.arrived_s, link.arrive_s(start_s, sent_s))
+        return start_s, sent_s, self.arrived_s
 
     def peek(self, now_s: float, size_bytes: int) -> tuple[float, float, float]:
         """What `send` would return, without sending."""
@@ -95,7 +116,7 @@ class Fifo:
 
     def fork(self) -> Fifo:
         """A queue that goes on from the present state on its own."""
-        return Fifo(self.link.fork(), self.free_s)
+        return Fifo(self.link.fork(), self.free_s, self.arrived_s)
 
 
 LINKS: Registry[Link] = Registry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from splitexit.links import Link, Mbps, Ms
+from splitexit.links._jitter import Distribution
 
 
 class Constant(Link):
@@ -12,10 +13,12 @@ class Constant(Link):
         mbps: rate in Mbit/s; published uplink medians: 3G 1.1, 4G 5.85, Wi-Fi 18.88 (Eshratifar et al.,
             "BottleNet", ISLPED 2019, table of radio parameters).
         delay_ms: one-way propagation.
+        jitter_ms: by how much the delay varies around that; 0 for not at all.
+        jitter: how it varies: normal, pareto-normal or uniform, as in netem.
     """
 
-    def __init__(self, *, mbps: Mbps, delay_ms: Ms = 0.0) -> None:
-        super().__init__(delay_ms=delay_ms)
+    def __init__(self, *, mbps: Mbps, delay_ms: Ms = 0.0, jitter_ms: Ms = 0.0, jitter: Distribution = "normal") -> None:
+        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
         self.mbps = mbps
         self.mean_bps = mbps * 1e6
         self._byte_s = 8.0 / self.mean_bps

@@ -8,8 +8,8 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from splitexit.links import PACKET_BYTES, Link, Mbps, Ms
-
-BLOCK = 2048
+from splitexit.links._chance import BLOCK, Blocks
+from splitexit.links._jitter import Distribution
 
 
 class GilbertElliott(Link):
@@ -26,6 +26,8 @@ class GilbertElliott(Link):
     Args:
         mbps: rate in Mbit/s.
         delay_ms: one-way propagation.
+        jitter_ms: by how much the delay varies around that; 0 for not at all.
+        jitter: how it varies: normal, pareto-normal or uniform, as in netem.
         p: chance to go from good to bad, per packet.
         r: chance to go from bad to good, per packet; at least 0.001, so that every message ends.
         loss_good: loss in the good state, netem's 1-k; 0 is netem's default.
@@ -40,6 +42,8 @@ class GilbertElliott(Link):
         *,
         mbps: Mbps,
         delay_ms: Ms = 0.0,
+        jitter_ms: Ms = 0.0,
+        jitter: Distribution = "normal",
         p: Annotated[float, Ge(0), Le(1)],
         r: Annotated[float, Ge(0.001), Le(1)],
         loss_good: Annotated[float, Ge(0), Le(0.9)] = 0.0,
@@ -47,7 +51,7 @@ class GilbertElliott(Link):
         packet_bytes: Annotated[int, Gt(0), Le(65_535)] = PACKET_BYTES,
         recovery_ms: Ms | None = None,
     ) -> None:
-        super().__init__(delay_ms=delay_ms)
+        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
         self.mbps = mbps
         self.p, self.r = p, r
         self.loss_good, self.loss_bad = loss_good, loss_bad
@@ -61,9 +65,10 @@ class GilbertElliott(Link):
 
     def reseed(self, rng: np.random.Generator) -> None:
         """Starts anew, in a state drawn from the stationary distribution."""
-        self._chance = _Chance(int(rng.integers(2**63)))
+        self._chance = Blocks(rng, _pairs)
         self._bad = float(rng.random()) < self.p / (self.p + self.r)
         self._sent = 0
+        super().reseed(rng)
 
     def finish_s(self, start_s: float, size_bytes: int) -> float:
         """start + every transmission + one recovery wait per run of losses (the last packet may be short)."""
@@ -81,7 +86,8 @@ class GilbertElliott(Link):
 
     def _lost(self) -> bool:
         """Sends one packet: whether it was lost, as the state before it says; then the state moves."""
-        move, lose = self._chance.at(self._sent)
+        number, offset = divmod(self._sent, BLOCK)
+        move, lose = self._chance[number][offset]
         self._sent += 1
         bad = self._bad
         if move < (self.r if bad else self.p):
@@ -93,20 +99,7 @@ class GilbertElliott(Link):
         return self._twin()
 
 
-class _Chance:
-    """Pairs of uniform numbers by index, the same for all who share a seed, in bounded memory."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._blocks: dict[int, list[list[float]]] = {}
-
-    def at(self, index: int) -> list[float]:
-        """Pair `index`, each in [0, 1)."""
-        number, offset = divmod(index, BLOCK)
-        block = self._blocks.get(number)
-        if block is None:
-            rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(number,)))
-            block = rng.random((BLOCK, 2)).tolist()
-            # A fork that looks ahead is at most a block or two before its origin.
-            self._blocks = {n: b for n, b in self._blocks.items() if abs(n - number) <= 1} | {number: block}
-        return block[offset]
+def _pairs(rng: np.random.Generator, number: int) -> list[list[float]]:
+    """For every packet of a block two numbers in [0, 1): does the state move, is the packet lost."""
+    pairs: list[list[float]] = rng.random((BLOCK, 2)).tolist()
+    return pairs

@@ -10,6 +10,7 @@ from typing import Self
 
 from splitexit.errors import TraceError
 from splitexit.links import PACKET_BYTES, Link, Ms
+from splitexit.links._jitter import Distribution
 from splitexit.links._tracefile import read
 
 EXPECTED = "whole milliseconds, one delivery opportunity each"
@@ -31,13 +32,17 @@ class Mahimahi(Link):
     Args:
         trace: the file.
         delay_ms: one-way propagation.
+        jitter_ms: by how much the delay varies around that; 0 for not at all.
+        jitter: how it varies: normal, pareto-normal or uniform, as in netem.
 
     Raises:
         TraceError: the file cannot be used, with its line.
     """
 
-    def __init__(self, *, trace: Path, delay_ms: Ms = 0.0) -> None:
-        super().__init__(delay_ms=delay_ms)
+    def __init__(
+        self, *, trace: Path, delay_ms: Ms = 0.0, jitter_ms: Ms = 0.0, jitter: Distribution = "normal"
+    ) -> None:
+        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
         self.trace = trace
         self._times_ms = _times_ms(trace)
         self._lap_ms, self._per_lap = self._times_ms[-1], len(self._times_ms)

@@ -12,6 +12,7 @@ from annotated_types import Gt, Le
 
 from splitexit.errors import TraceError
 from splitexit.links import Link, Ms
+from splitexit.links._jitter import Distribution
 from splitexit.links._tracefile import LARGEST_MBPS, LARGEST_S, finite, read
 
 EXPECTED = "`seconds Mbit/s`, separated by space, tab or comma"
@@ -28,14 +29,24 @@ class Trace(Link):
     Args:
         trace: the file.
         delay_ms: one-way propagation.
+        jitter_ms: by how much the delay varies around that; 0 for not at all.
+        jitter: how it varies: normal, pareto-normal or uniform, as in netem.
         scale: factor on every rate.
 
     Raises:
         TraceError: the file cannot be used, with its line.
     """
 
-    def __init__(self, *, trace: Path, delay_ms: Ms = 0.0, scale: Annotated[float, Gt(0), Le(1e6)] = 1.0) -> None:
-        super().__init__(delay_ms=delay_ms)
+    def __init__(
+        self,
+        *,
+        trace: Path,
+        delay_ms: Ms = 0.0,
+        jitter_ms: Ms = 0.0,
+        jitter: Distribution = "normal",
+        scale: Annotated[float, Gt(0), Le(1e6)] = 1.0,
+    ) -> None:
+        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
         self.trace = trace
         self.scale = scale
         times, mbps = _points(trace)

@@ -17,21 +17,32 @@ from splitexit.links import LINKS, Fifo, Link
 TRACES = Path(__file__).parents[2] / "scenarios" / "traces"
 CASES: dict[str, dict[str, Any]] = {
     "constant": {"mbps": 5.85, "delay_ms": 10.0},
+    "constant +jitter": {"mbps": 5.85, "delay_ms": 10.0, "jitter_ms": 8.0},
     "trace": {"trace": TRACES / "norway_tram_12", "delay_ms": 25.0, "scale": 2.0},
+    "trace +jitter": {"trace": TRACES / "norway_tram_12", "jitter_ms": 30.0, "jitter": "uniform"},
     "mahimahi": {"trace": TRACES / "lte_walk.up", "delay_ms": 20.0},
     "gilbert-elliott": {"mbps": 5.85, "delay_ms": 10.0, "p": 0.02, "r": 0.3, "loss_good": 0.001, "loss_bad": 0.8},
+    "gilbert-elliott +jitter": {"mbps": 5.85, "p": 0.02, "r": 0.3, "jitter_ms": 5.0, "jitter": "pareto-normal"},
 }
+"""A name of the table, and what tells cases of the same name apart."""
+
+RANDOM = {"gilbert-elliott"}
 Messages = list[tuple[float, int]]
 MESSAGES = st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(0, 200_000)), max_size=30)
 """Gaps in seconds and sizes in bytes."""
 
 
-def make(name: str) -> Link:
-    """A fresh link of this kind."""
-    return LINKS.load(name)(**CASES[name])
+def kind(case: str) -> type[Link]:
+    """The class of a case."""
+    return LINKS.load(case.split()[0])
 
 
-every_link = pytest.mark.parametrize("name", LINKS.names())
+def make(case: str) -> Link:
+    """A fresh link."""
+    return kind(case)(**CASES[case])
+
+
+every_link = pytest.mark.parametrize("case", CASES)
 
 
 def sent(fifo: Fifo, messages: Messages) -> list[tuple[float, float, float]]:
@@ -45,46 +56,47 @@ def sent(fifo: Fifo, messages: Messages) -> list[tuple[float, float, float]]:
 
 def test_every_link_has_a_case() -> None:
     """A link that is added to the table must be added to the cases."""
-    assert set(CASES) == set(LINKS.names())
+    assert {case.split()[0] for case in CASES} == set(LINKS.names())
 
 
 @every_link
-def test_parameters(name: str) -> None:
-    """Keyword-only, annotated, stored unchanged; every link has a delay, none by default."""
-    kind, link = LINKS.load(name), make(name)
-    parameters = inspect.signature(kind).parameters
+def test_parameters(case: str) -> None:
+    """Keyword-only, annotated, stored unchanged; no delay and no jitter by default."""
+    link = make(case)
+    parameters = inspect.signature(kind(case)).parameters
     for parameter in parameters.values():
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
         assert parameter.annotation is not inspect.Parameter.empty
-    assert parameters["delay_ms"].default == 0.0
-    for key, value in CASES[name].items():
+    assert [parameters[key].default for key in ("delay_ms", "jitter_ms", "jitter")] == [0.0, 0.0, "normal"]
+    for key, value in CASES[case].items():
         assert getattr(link, key) == value
     assert link.delay_s == link.delay_ms / 1000.0
 
 
 @every_link
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(messages=MESSAGES)
-def test_first_come_first_served(name: str, messages: Messages) -> None:
+def test_first_come_first_served(case: str, messages: Messages) -> None:
     """A message starts when it is offered or when the one before is through; order is kept; nothing is early."""
-    fifo = Fifo(make(name))
+    fifo = Fifo(make(case))
     now_s = free_s = arrived_s = 0.0
     for gap_s, size_bytes in messages:
         now_s += gap_s
         start_s, sent_s, arrive_s = fifo.send(now_s, size_bytes)
         assert start_s == max(now_s, free_s)
         assert sent_s >= start_s
-        assert arrive_s == sent_s + fifo.link.delay_s >= arrived_s
+        assert arrive_s == max(arrived_s, fifo.link.arrive_s(start_s, sent_s)) >= sent_s
+        assert fifo.link.jitter_ms or arrive_s == sent_s + fifo.link.delay_s
         assert fifo.free_s == sent_s
         free_s, arrived_s = sent_s, arrive_s
 
 
 @every_link
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(messages=MESSAGES, more=MESSAGES)
-def test_a_fork_has_the_same_future_and_no_effect(name: str, messages: Messages, more: Messages) -> None:
+def test_a_fork_has_the_same_future_and_no_effect(case: str, messages: Messages, more: Messages) -> None:
     """Two forks and the origin agree, in whatever order they are asked."""
-    fifo = Fifo(make(name))
+    fifo = Fifo(make(case))
     sent(fifo, messages)
     now_s = sum(gap for gap, _ in messages)
     later: Messages = [(now_s, 1500), *more]
@@ -93,11 +105,11 @@ def test_a_fork_has_the_same_future_and_no_effect(name: str, messages: Messages,
 
 
 @every_link
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(messages=MESSAGES, size_bytes=st.integers(0, 200_000))
-def test_peek_is_what_send_would_say(name: str, messages: Messages, size_bytes: int) -> None:
+def test_peek_is_what_send_would_say(case: str, messages: Messages, size_bytes: int) -> None:
     """As often as it is asked."""
-    fifo = Fifo(make(name))
+    fifo = Fifo(make(case))
     sent(fifo, messages)
     now_s = sum(gap for gap, _ in messages) + 1.0
     peeked = [fifo.peek(now_s, size) for size in (90_000, size_bytes, size_bytes)]
@@ -105,10 +117,9 @@ def test_peek_is_what_send_would_say(name: str, messages: Messages, size_bytes: 
 
 
 @every_link
-def test_the_long_run_rate(name: str) -> None:
+def test_the_long_run_rate(case: str) -> None:
     """Back-to-back messages go through at `mean_bps`; recovery waits, which it leaves out, are set to nothing."""
-    parameters = CASES[name] | ({"recovery_ms": 0.0} if name == "gilbert-elliott" else {})
-    link = LINKS.load(name)(**parameters)
+    link = kind(case)(**CASES[case] | ({"recovery_ms": 0.0} if case.startswith("gilbert-elliott") else {}))
     fifo, size_bytes, count = Fifo(link), 15_000, 40_000
     for _ in range(count):
         end_s = fifo.send(0.0, size_bytes)[1]
@@ -116,7 +127,7 @@ def test_the_long_run_rate(name: str) -> None:
 
 
 @every_link
-def test_chance_comes_from_the_generator_alone(name: str) -> None:
+def test_chance_comes_from_the_generator_alone(case: str) -> None:
     """Equal generators, equal links; and a fork that is reseeded starts anew."""
     messages: Messages = [(0.001, 30_000)] * 300
 
@@ -125,17 +136,17 @@ def test_chance_comes_from_the_generator_alone(name: str) -> None:
         fresh.reseed(np.random.default_rng(seed))
         return sent(Fifo(fresh), messages)
 
-    used = make(name)
+    used = make(case)
     first = run(used, 1)
-    assert run(used, 1) == run(make(name), 1) == first
-    random = name == "gilbert-elliott"
+    assert run(used, 1) == run(make(case), 1) == first
+    random = case.split()[0] in RANDOM or "jitter_ms" in CASES[case]
     assert (run(used, 2) != first) == random
 
 
 @every_link
-def test_nothing_takes_no_time(name: str) -> None:
+def test_nothing_takes_no_time(case: str) -> None:
     """An empty message is through at once, and takes nothing from the next."""
-    link, other = make(name), make(name)
+    link, other = make(case), make(case)
     assert link.finish_s(0.25, 0) == 0.25
     assert link.finish_s(0.25, 4000) == other.finish_s(0.25, 4000)
 
