@@ -113,6 +113,25 @@ def test_running_the_network_forwards_every_stage_once():
     assert counts == [2, 1, 1]
 
 
+def test_coupling_scales_the_early_exits_gradient_in_the_backbone_alone():
+    net, images = build(config(8, (0.4,))), torch.rand(4, 3, 32, 32)
+    gradients = {}
+    for coupling in (1.0, 0.25, 0.0):
+        net.zero_grad()
+        early, final = net.eval()(images, coupling)
+        early.square().sum().backward()
+        stem = net.stages[0][1][0].weight.grad
+        gradients[coupling] = (
+            torch.zeros_like(net.stages[0][1][0].weight) if stem is None else stem.clone(),
+            net.heads[0].linear.weight.grad.clone(),
+        )
+        torch.testing.assert_close(final, net(images)[1])
+        torch.testing.assert_close(early, net(images)[0])
+    torch.testing.assert_close(gradients[0.25][0], gradients[1.0][0] / 4)
+    assert not gradients[0.0][0].any()
+    torch.testing.assert_close(gradients[0.0][1], gradients[1.0][1])
+
+
 def test_saved_and_loaded_it_answers_the_same(tmp_path):
     net = build(config()).eval()
     bundle = multi_exit.save(net, tmp_path / "bundle", {"seed": 3})

@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 
 from splitexit.bundle import Bundle
 from splitexit.errors import ArtifactError, UsageError
-from splitexit.models import fit
+from splitexit.models import fit, multi_exit
 from splitexit.models.augment import PAD, Batches
 from splitexit.models.evaluate import accuracies, pick_device
 from splitexit.models.fit import Watcher
 from splitexit.models.train import train
-from tests.models_tiny import TINY, stripes, trained
+from tests.models_tiny import TINY, fresh_bundle, stripes, trained
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,22 @@ def test_a_checkpoint_of_another_run_is_refused(shapes, tmp_path):
         train(TINY, source=shapes, test=None, out=tmp_path)
 
 
+def test_a_bundle_of_a_version_that_knew_fewer_options_is_recognised(shapes, tmp_path):
+    folder = fresh_bundle(tmp_path).path
+    content = json.loads((folder / "model.json").read_text())
+    del content["training"]["recipe"]["coupling"]
+    (folder / "model.json").write_text(json.dumps(content))
+    assert train(TINY, source=shapes, test=None, out=folder).path == folder
+
+
+def test_uncoupled_exits_leave_the_backbone_as_its_twin_has_it(shapes, tmp_path):
+    recipe = dataclasses.replace(TINY, epochs=1, limit=120)
+    alone = train(dataclasses.replace(recipe, shares=()), source=shapes, test=None, out=tmp_path / "twin")
+    beside = train(dataclasses.replace(recipe, coupling=0.0), source=shapes, test=None, out=tmp_path / "exits")
+    twin, net = (list(multi_exit.load(b).stages.parameters()) for b in (alone, beside))
+    assert all(torch.equal(a, b) for a, b in zip(twin, net, strict=True))
+
+
 def test_the_twin_without_exits_has_one_output(shapes, tmp_path):
     twin = train(dataclasses.replace(TINY, shares=(), epochs=1), source=shapes, test=None, out=tmp_path)
     assert len(twin.spec.exits) == 1
@@ -116,6 +132,7 @@ def test_bf16_trains_too(shapes, tmp_path):
     [
         ({"precision": "fp8"}, "bf16 or fp32"),
         ({"epochs": 0}, "epochs"),
+        ({"coupling": 1.5}, "coupling"),
         ({"validation": 1.0}, "validation"),
         ({"batch": 10_000}, "smaller --batch"),
         ({"augment": "mixup"}, "crop-flip"),
@@ -134,7 +151,7 @@ def test_devices():
 
 
 def test_accuracies_put_the_network_into_evaluation_mode(bundle, shapes):
-    from splitexit.models import data, multi_exit
+    from splitexit.models import data
 
     net = multi_exit.load(Bundle.open(bundle.path)).train()
     images = data.read(shapes)

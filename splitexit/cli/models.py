@@ -72,6 +72,9 @@ def train(
     ] = "15,30,45,60,75,90",
     head: Annotated[str, typer.Option(help="Exit head: name or name:key=value")] = "pooled",
     objective: Annotated[str, typer.Option(help="joint:weights=cost, uniform, sdn, or 0.3/0.6/1")] = "joint",
+    coupling: Annotated[
+        float, typer.Option(help="Share of the early exits' gradient that reaches the backbone.")
+    ] = 1.0,
     cuts: Annotated[str, typer.Option(help="A stage ends behind all exits or behind all blocks.")] = "exits",
     epochs: Annotated[int, typer.Option(min=1)] = 30,
     batch: Annotated[int, typer.Option(min=1)] = 128,
@@ -99,6 +102,7 @@ def train(
         shares=parse_shares(exits),
         head=parse_spec(head),
         objective=parse_spec(objective),
+        coupling=coupling,
         cuts=cuts,
         epochs=epochs,
         batch=batch,

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ class Run:
         """One update; returns the loss, then the accuracy of every exit, on the device."""
         self.optimiser.zero_grad(set_to_none=True)
         with autocast(self.device, self.recipe.precision):
-            logits = self.net(images)
+            logits = self.net(images, self.recipe.coupling)
         loss = self.objective.loss(logits, labels, progress)
         loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
         self.optimiser.step()
@@ -160,7 +160,8 @@ class Run:
         if not self.checkpoint.exists():
             return
         state = _read_checkpoint(self.checkpoint)
-        changed = [k for k, v in self.recipe.to_json().items() if state.get("recipe", {}).get(k) != v]
+        before = state["recipe"].to_json()
+        changed = [key for key, value in self.recipe.to_json().items() if before[key] != value]
         changed += ["data"] if state.get("data") != self.images.sha256 else []
         if changed:
             raise ArtifactError(
@@ -173,10 +174,10 @@ class Run:
         self.history = list(state["history"])
 
 
-def _read_checkpoint(path: Path) -> Mapping[str, Any]:
+def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
-        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state | {"recipe": Recipe.from_json(state["recipe"])}
     except Exception as error:  # torch raises many kinds for a file that is cut short
         raise ArtifactError(f"{path}: not a readable checkpoint; delete it to begin again") from error
 

@@ -79,12 +79,17 @@ class MultiExitNet(nn.Module):
         super().__init__()
         self.stages, self.heads, self.spec = nn.ModuleList(stages), nn.ModuleList(heads), spec
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Logits of every exit: B×C×H×W pixels in [0, 1] -> E tensors B×K. Runs everything: for training."""
+    def forward(self, images: Tensor, coupling: float = 1.0) -> list[Tensor]:
+        """Logits of every exit: B×C×H×W pixels in [0, 1] -> E tensors B×K. Runs everything: for training.
+
+        Args:
+            coupling: share of the early heads' gradient that goes on into the backbone; the heads' own is whole.
+        """
         logits, features, done = [], images, 0
         for exit_, stage in enumerate(self.spec.exit_stages):
             features = self.run_stages(features, done, stage)
-            logits.append(self.read_exit(features, exit_))
+            early = exit_ < self.spec.final_exit
+            logits.append(self.read_exit(_scale_gradient(features, coupling) if early else features, exit_))
             done = stage
         return logits
 
@@ -103,6 +108,14 @@ class MultiExitNet(nn.Module):
         """For every exit, the cost up to it and of its own head, relative to the exit-free network; the last is 1."""
         spent = list(accumulate(stage.macs for stage in self.spec.stages))
         return tuple((spent[e.stage - 1] + e.macs) / self.spec.macs for e in self.spec.exits)
+
+
+def _scale_gradient(features: Tensor, factor: float) -> Tensor:
+    """The same values; a gradient is multiplied by `factor` on its way back."""
+    if factor == 1.0:
+        return features
+    held = features.detach()
+    return held + factor * (features - held)
 
 
 def build(config: NetConfig, seed: int = 0) -> MultiExitNet:

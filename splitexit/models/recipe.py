@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,9 @@ class Recipe:
     Args:
         backbone, head, objective: specs of their zoos.
         shares: the early exits, as shares of the exit-free network's cost; empty trains the exit-free twin.
+        coupling: share of the early exits' gradient that reaches the backbone. 1 is plain joint training; 0 trains
+            the heads on a backbone that only the final exit shapes (SDN's "IC-only", arXiv 1810.07052); between,
+            the final exit gives up less for the early ones (compare Li et al., ICCV 2019, arXiv 1908.06294).
         cuts: stages end behind every exit (`exits`) or every block (`blocks`).
         epochs, batch: length of the training; batches smaller than `batch` at an epoch's end are left out.
         lr: the highest learning rate of the one-cycle schedule (Smith and Topin, arXiv 1708.07120).
@@ -35,6 +39,7 @@ class Recipe:
     shares: tuple[float, ...] = SDN_SHARES
     head: Spec = field(default_factory=lambda: {"name": "pooled"})
     objective: Spec = field(default_factory=lambda: {"name": "joint", "weights": "cost"})
+    coupling: float = 1.0
     cuts: str = "exits"
     epochs: int = 30
     batch: int = 128
@@ -54,9 +59,16 @@ class Recipe:
                 raise UsageError(f"{name}: expected a number from 1, found {getattr(self, name)}")
         if self.precision not in ("bf16", "fp32"):
             raise UsageError(f"precision: expected bf16 or fp32, found {self.precision!r}")
+        if not 0 <= self.coupling <= 1:
+            raise UsageError(f"coupling: expected a share from 0 to 1, found {self.coupling}")
         if not 0 < self.validation < 1:
             raise UsageError(f"validation: expected a share between 0 and 1, found {self.validation}")
 
     def to_json(self) -> dict[str, Any]:
         """As model.json and checkpoints hold it."""
         return {**dataclasses.asdict(self), "shares": list(self.shares)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Recipe:
+        """The inverse; keys that an older version did not know take their default. Raises TypeError for others."""
+        return cls(**{**content, "shares": tuple(content["shares"])})

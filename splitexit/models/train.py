@@ -49,9 +49,16 @@ def _finished(out: Path, recipe: Recipe) -> Bundle | None:
     if not (out / "model.json").exists():
         return None
     bundle = Bundle.open(out)
-    if bundle.spec.training.get("recipe") != recipe.to_json():
+    if not _same(bundle.spec.training.get("recipe"), recipe):
         raise ArtifactError(f"{out}: already holds a bundle trained by another recipe; choose another --out")
     return bundle
+
+
+def _same(content: Any, recipe: Recipe) -> bool:
+    try:
+        return Recipe.from_json(content).to_json() == recipe.to_json()
+    except (TypeError, KeyError):
+        return False
 
 
 def _write_bundle(run: Run, test: str | None, command: str) -> Bundle:
