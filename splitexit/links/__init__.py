@@ -125,6 +125,8 @@ LINKS: Registry[Link] = Registry(
         "constant": "splitexit.links.constant:Constant",
         "trace": "splitexit.links.trace:Trace",
         "mahimahi": "splitexit.links.mahimahi:Mahimahi",
+        "markov": "splitexit.links.markov:Markov",
+        "fading": "splitexit.links.fading:Fading",
         "gilbert-elliott": "splitexit.links.gilbert_elliott:GilbertElliott",
     },
 )

@@ -21,12 +21,15 @@ CASES: dict[str, dict[str, Any]] = {
     "trace": {"trace": TRACES / "norway_tram_12", "delay_ms": 25.0, "scale": 2.0},
     "trace +jitter": {"trace": TRACES / "norway_tram_12", "jitter_ms": 30.0, "jitter": "uniform"},
     "mahimahi": {"trace": TRACES / "lte_walk.up", "delay_ms": 20.0},
+    "markov": {"mbps": [0.5, 2.0, 6.0, 19.0], "dwell_ms": 5.0, "delay_ms": 10.0},
+    "markov +outage": {"mbps": [0.0, 12.0], "dwell_ms": [4.0, 30.0], "jitter_ms": 2.0},
+    "fading": {"bandwidth_mhz": 2.0, "snr_db": 10.0, "coherence_ms": 5.0, "delay_ms": 4.0},
     "gilbert-elliott": {"mbps": 5.85, "delay_ms": 10.0, "p": 0.02, "r": 0.3, "loss_good": 0.001, "loss_bad": 0.8},
     "gilbert-elliott +jitter": {"mbps": 5.85, "p": 0.02, "r": 0.3, "jitter_ms": 5.0, "jitter": "pareto-normal"},
 }
 """A name of the table, and what tells cases of the same name apart."""
 
-RANDOM = {"gilbert-elliott"}
+RANDOM = {"markov", "fading", "gilbert-elliott"}
 Messages = list[tuple[float, int]]
 MESSAGES = st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(0, 200_000)), max_size=30)
 """Gaps in seconds and sizes in bytes."""
