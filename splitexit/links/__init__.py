@@ -127,6 +127,7 @@ LINKS: Registry[Link] = Registry(
         "mahimahi": "splitexit.links.mahimahi:Mahimahi",
         "markov": "splitexit.links.markov:Markov",
         "fading": "splitexit.links.fading:Fading",
+        "token-bucket": "splitexit.links.token_bucket:TokenBucket",
         "gilbert-elliott": "splitexit.links.gilbert_elliott:GilbertElliott",
     },
 )

@@ -24,6 +24,8 @@ CASES: dict[str, dict[str, Any]] = {
     "markov": {"mbps": [0.5, 2.0, 6.0, 19.0], "dwell_ms": 5.0, "delay_ms": 10.0},
     "markov +outage": {"mbps": [0.0, 12.0], "dwell_ms": [4.0, 30.0], "jitter_ms": 2.0},
     "fading": {"bandwidth_mhz": 2.0, "snr_db": 10.0, "coherence_ms": 5.0, "delay_ms": 4.0},
+    "token-bucket": {"mbps": 5.85, "depth_kb": 50.0, "delay_ms": 10.0},
+    "token-bucket +peak": {"mbps": 5.85, "depth_kb": 50.0, "peak_mbps": 20.0},
     "gilbert-elliott": {"mbps": 5.85, "delay_ms": 10.0, "p": 0.02, "r": 0.3, "loss_good": 0.001, "loss_bad": 0.8},
     "gilbert-elliott +jitter": {"mbps": 5.85, "p": 0.02, "r": 0.3, "jitter_ms": 5.0, "jitter": "pareto-normal"},
 }
