@@ -2,48 +2,80 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from splitexit.errors import TraceError
 from splitexit.links import LINKS, _tracefile
+from splitexit.links.trace import Trace
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "scenarios" / "traces"
 COLLECTION = ROOT.parent / "shared" / "traces"
-FOLDERS = {"mahimahi": "mahimahi", "lumos5g": "trace", "norway3g": "trace", "zhuge": "trace"}
-COLLECTED = [
-    (kind, path)
-    for folder, kind in FOLDERS.items()
-    for path in sorted(COLLECTION.glob(f"{folder}/*"))
-    if path.is_file()
-]
+FOLDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mahimahi": ("mahimahi", {}),
+    "lumos5g": ("trace", {}),
+    "norway3g": ("trace", {}),
+    "zhuge": ("trace", {}),
+    "ucc5g": ("trace", {"column": "DL_bitrate"}),
+    "multipath": ("trace", {"unit": "bytes/s"}),
+}
+"""Folder of the collection -> link, and what its files cannot say."""
 
 
-def mean_mbps(kind: str, path: Path) -> float:
+def mean_mbps(kind: str, path: Path, **parameters: Any) -> float:
     """The link's long-run rate."""
-    return LINKS.load(kind)(trace=path).mean_bps / 1e6  # type: ignore[call-arg]
+    return LINKS.load(kind)(trace=path, **parameters).mean_bps / 1e6
 
 
-@pytest.mark.skipif(not COLLECTED, reason="no collection of traces beside the repository")
+@pytest.mark.skipif(not COLLECTION.is_dir(), reason="no collection of traces beside the repository")
 def test_the_whole_collection_is_read() -> None:
-    """Measured 3G, LTE, 5G and Wi-Fi links; their means as their collectors state them, within 2 %."""
-    stated = {
-        "ATT-LTE-driving-2016.up": 1.91,
-        "TMobile-UMTS-driving.first360s.down": 1.472,
-        "5g_trace_88_driving": 268.044,
-        "norway_bus_1": 2.917,
-        "xu5g_3.pitree-trace": 80.485,
-    }
-    found = {path.name: mean_mbps(kind, path) for kind, path in COLLECTED}
-    assert len(found) >= len(stated)
-    for name, mbps in stated.items():
-        assert found[name] == pytest.approx(mbps, rel=0.02)
+    """Measured 3G, LTE, 5G and Wi-Fi links; their means as their collectors state them, within 2.5 %."""
+    with (COLLECTION / "traces.csv").open(newline="") as file:
+        stated = {row["file"]: row["mean_mbps"] for row in csv.DictReader(file)}
+    traces = {name: FOLDERS[name.split("/")[0]] for name in stated if name.split("/")[0] in FOLDERS}
+    assert len(traces) == sum(1 for folder in FOLDERS for path in (COLLECTION / folder).iterdir() if path.is_file())
+    for name, (kind, parameters) in traces.items():
+        assert mean_mbps(kind, COLLECTION / name, **parameters) == pytest.approx(float(stated[name]), rel=0.025), name
+
+
+LOG = """Timestamp,CellID,DL_bitrate,UL_bitrate
+2020.01.16_12.10.03,11,8000,16
+2020.01.16_12.10.03,11,24000,16
+2020.01.16_12.10.04,11,0,8
+2020.01.16_12.10.06,11,4000,0
+"""
+
+
+def test_a_logged_csv_by_hand(tmp_path: Path) -> None:
+    """kbit/s by name; a doubled second is averaged, a missing one filled, an idle one is zero.
+
+    2, 0 and 0.5 MB/s over 1, 2 and 1.5 s (the median step).
+    """
+    path = tmp_path / "log.csv"
+    path.write_text(LOG)
+    link = Trace(trace=path, column="DL_bitrate")
+    for size_bytes, finish_s in ((2_000_000, 1.0), (2_000_001, 3.000002), (2_500_000, 4.0), (4_500_000, 5.375)):
+        assert link.finish_s(0.0, size_bytes) == pytest.approx(finish_s, abs=1e-9)
+    assert link.mean_bps == pytest.approx(2_750_000 * 8 / 4.5)
+    assert Trace(trace=path, column="UL_bitrate").mean_bps == pytest.approx(8 * 4000 / 4.5)
+    assert Trace(trace=path, column="UL_bitrate", unit="Mbit/s").mean_bps == pytest.approx(8 * 4_000_000 / 4.5)
+
+
+@pytest.mark.parametrize(("unit", "rate"), [("Mbit/s", 8), ("kbit/s", 8000), ("bit/s", 8e6), ("bytes/s", 1_000_000)])
+def test_units(tmp_path: Path, unit: Any, rate: float) -> None:
+    """The same rate four times, with and without a heading."""
+    path = tmp_path / "trace"
+    for heading, column in (("", None), ("time_s,what ever\n", "what ever")):
+        path.write_text(f"{heading}1,{rate}\n2,{rate}\n")
+        assert Trace(trace=path, unit=unit, column=column).finish_s(0.5, 1_000_000) == pytest.approx(1.5)
 
 
 def test_the_shipped_traces() -> None:
@@ -65,9 +97,13 @@ def test_the_made_up_trace_is_what_its_script_makes() -> None:
 BROKEN: dict[str, tuple[str, bytes, str]] = {
     "empty": ("trace", b"", "the trace is empty; expected lines of `seconds Mbit/s`"),
     "only comments": ("trace", b"# nothing\n\n  \n", "the trace is empty"),
-    "heading": ("trace", b"time,mbps\n0,1\n", ":1: 'time,mbps': 'time' is not a finite number; expected `seconds"),
+    "heading": (
+        "trace",
+        b"time,mbps,x\n0,1,2\n",
+        ":1: 'time,mbps,x': a heading; say with `column` which one is the rate: mbps, x",
+    ),
     "words": ("trace", b"0 1\n1 fast\n", ":2: '1 fast': 'fast' is not a finite number"),
-    "three columns": ("trace", b"0 1\n1 2 3\n", ":2: '1 2 3': 3 columns (put # before a heading)"),
+    "three columns": ("trace", b"0 1\n1 2 3\n", ":2: '1 2 3': 3 columns (put # before a comment)"),
     "one column": ("trace", b"1\n2\n", ":1: '1': 1 columns"),
     "negative": ("trace", b"0 1\n1 -2\n", ":2: '1 -2': rate -2 is not in 0..1e+06 Mbit/s"),
     "bytes per second": ("trace", b"1,4496890\n2,1062964\n", "is it in bits or bytes per second?"),
@@ -95,10 +131,10 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
 }
 
 
-def refused(kind: str, path: Path) -> str:
+def refused(kind: str, path: Path, **parameters: Any) -> str:
     """The one line that a broken trace earns: its place first."""
     with pytest.raises(TraceError) as caught:
-        LINKS.load(kind)(trace=path)  # type: ignore[call-arg]
+        LINKS.load(kind)(trace=path, **parameters)
     message = str(caught.value)
     assert message.startswith(str(path))
     assert "\n" not in message
@@ -112,6 +148,30 @@ def test_broken_files(tmp_path: Path, case: str) -> None:
     path = tmp_path / "trace"
     path.write_bytes(content)
     assert said in refused(kind, path)
+
+
+BROKEN_COLUMNS: dict[str, tuple[dict[str, str], str, str]] = {
+    "no such column": ({"column": "DL_bitrat"}, LOG, ":1: 'Timestamp,CellID,DL_bitrate,UL_bitrate': no column"),
+    "a near one": ({"column": "DL_bitrat"}, LOG, "did you mean 'DL_bitrate'"),
+    "the time": ({"column": "Timestamp"}, LOG, "no column 'Timestamp'"),
+    "no unit": ({"column": "CellID"}, LOG, "the unit of 'CellID' is not known; say with `unit`: Mbit/s, kbit/s, "),
+    "no heading": ({"column": "mbps"}, "0 1\n", ":1: '0 1': no heading, so there is no column 'mbps'"),
+    "short": ({"column": "UL_bitrate"}, LOG + "2020.01.16_12.10.07,11\n", ":6: '2020.01.16_12.10.07,11': 2 columns"),
+    "dash": ({"column": "DL_bitrate"}, LOG + "2020.01.16_12.10.07,1,-,0\n", "'-' is not a finite number"),
+    "date": ({"column": "DL_bitrate"}, LOG + '"01/16/2021, 4:04 PM",1,1,1\n', "nor a time like 2020.02.14_13.21.26"),
+    "back": ({"column": "DL_bitrate"}, LOG + "2020.01.16_12.10.05,1,1,1\n", ":6: time "),
+    "nothing": ({"column": "DL_bitrate"}, LOG[: LOG.index("\n") + 1], "the trace is empty"),
+    "too fast": ({"unit": "bytes/s"}, "0 1\n1 1e12\n", ":2: '1 1e12': rate 8e+06 is not in 0..1e+06 Mbit/s;"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_COLUMNS)
+def test_broken_columns(tmp_path: Path, case: str) -> None:
+    """The heading, or what stands below it."""
+    parameters, content, said = BROKEN_COLUMNS[case]
+    path = tmp_path / "trace"
+    path.write_text(content)
+    assert said in refused("trace", path, **parameters)
 
 
 @pytest.mark.parametrize("kind", ["trace", "mahimahi"])

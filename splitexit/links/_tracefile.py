@@ -20,12 +20,12 @@ LARGEST_S = 1e10
 """About three centuries: Unix time fits, in seconds."""
 
 
-def read(path: Path, expected: str, point: Callable[[str], T]) -> list[tuple[int, T]]:
+def read(path: Path, expected: str, point: Callable[[str], T | None]) -> list[tuple[int, T]]:
     """(line number, point) of every line that holds one.
 
     Args:
         expected: what a line should be, for messages.
-        point: reads one line; raises ValueError with what is wrong.
+        point: reads one line, None where it holds none; raises ValueError with what is wrong.
 
     Raises:
         TraceError: no such file, not text, no points, or a line that `point` refuses.
@@ -33,14 +33,14 @@ def read(path: Path, expected: str, point: Callable[[str], T]) -> list[tuple[int
     points = []
     for number, line in enumerate(_text(path, expected).split("\n"), 1):
         content = line.partition("#")[0].strip()
-        if content:
-            points.append((number, _point(path, number, content, expected, point)))
+        if content and (found := _point(path, number, content, expected, point)) is not None:
+            points.append((number, found))
     if not points:
         raise TraceError(f"{path}: the trace is empty; expected lines of {expected}")
     return points
 
 
-def _point(path: Path, number: int, content: str, expected: str, point: Callable[[str], T]) -> T:
+def _point(path: Path, number: int, content: str, expected: str, point: Callable[[str], T | None]) -> T | None:
     try:
         return point(content)
     except ValueError as error:

@@ -10,21 +10,22 @@ from typing import Annotated
 
 from annotated_types import Gt, Le
 
-from splitexit.errors import TraceError
 from splitexit.links import Link, Ms
 from splitexit.links._jitter import Distribution
-from splitexit.links._tracefile import LARGEST_MBPS, LARGEST_S, finite, read
-
-EXPECTED = "`seconds Mbit/s`, separated by space, tab or comma"
+from splitexit.links._rates import Unit, rates
 
 
 class Trace(Link):
-    """Piecewise constant rate from a text file of `seconds Mbit/s`, repeated for ever.
+    """Piecewise constant rate from a text file, repeated for ever.
+
+    The file has lines of `seconds Mbit/s`, separated by space, tab or comma: the format of the traces of Pensieve
+    (Mao et al., SIGCOMM 2017) and of most collections made after it. Or it is CSV with a heading, its times in the
+    first column, in seconds or as G-NetTrack Pro logs them (Raca et al., "Beyond Throughput, The Next Generation",
+    MMSys 2020: `column: DL_bitrate`); rows with the same time are averaged.
 
     Each rate holds from its time to the next one's; the last holds for the median step of the file (a
     single line is a constant rate). The clock of the file may start anywhere: its first line is time 0.
-    Spans of rate zero are allowed, a trace of nothing else is not. This is the format of the traces of
-    Pensieve (Mao et al., SIGCOMM 2017) and of most collections made after it.
+    Spans of rate zero are allowed, a trace of nothing else is not.
 
     Args:
         trace: the file.
@@ -32,6 +33,8 @@ class Trace(Link):
         jitter_ms: by how much the delay varies around that; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
         scale: factor on every rate.
+        column: the heading of the rates, where the file has headings.
+        unit: of the rates: Mbit/s, kbit/s, bit/s or bytes/s; by default what a known heading stands for, else Mbit/s.
 
     Raises:
         TraceError: the file cannot be used, with its line.
@@ -45,11 +48,13 @@ class Trace(Link):
         jitter_ms: Ms = 0.0,
         jitter: Distribution = "normal",
         scale: Annotated[float, Gt(0), Le(1e6)] = 1.0,
+        column: str | None = None,
+        unit: Unit | None = None,
     ) -> None:
         super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
-        self.trace = trace
-        self.scale = scale
-        times, mbps = _points(trace)
+        self.trace, self.scale = trace, scale
+        self.column, self.unit = column, unit
+        times, mbps = rates(trace, column, unit)
         steps = [after - before for before, after in pairwise(times)]
         steps.append(median(steps) if steps else 1.0)
         self._rates = [rate * scale * 1e6 / 8.0 for rate in mbps]
@@ -77,26 +82,3 @@ class Trace(Link):
             more, rest = more - 1, self._lap_bytes
         span = bisect_left(self._bytes, rest) - 1
         return (laps + more) * self._lap_s + self._edges[span] + (rest - self._bytes[span]) / self._rates[span]
-
-
-def _points(path: Path) -> tuple[list[float], list[float]]:
-    points = read(path, EXPECTED, _point)
-    for (_, (before, _)), (line, (time, _)) in pairwise(points):
-        if time <= before:
-            raise TraceError(f"{path}:{line}: time {time:g} follows {before:g}; times must increase: sort the lines")
-    times, rates = ([point[axis] for _, point in points] for axis in (0, 1))
-    if not any(rates):
-        raise TraceError(f"{path}: every rate is zero, nothing would ever arrive; expected some above 0 Mbit/s")
-    return times, rates
-
-
-def _point(line: str) -> tuple[float, float]:
-    fields = line.replace(",", " ").split()
-    if len(fields) != 2:
-        raise ValueError(f"{len(fields)} columns (put # before a heading)")
-    time, rate = finite(fields[0]), finite(fields[1])
-    if abs(time) > LARGEST_S:
-        raise ValueError(f"time {time:g} s is beyond {LARGEST_S:g}; is the clock in milliseconds?")
-    if not 0 <= rate <= LARGEST_MBPS:
-        raise ValueError(f"rate {rate:g} is not in 0..{LARGEST_MBPS:g} Mbit/s; is it in bits or bytes per second?")
-    return time, rate
