@@ -84,7 +84,8 @@ def test_what_is_left_out_has_its_default(folder: Path) -> None:
     assert scenario.devices.arrivals == Spec("arrivals", "poisson", {"rate_hz": 4.0})
     assert scenario.devices.policy == Spec("policy", "local", {})
     assert scenario.devices.deadline_s == 1.0
-    assert scenario.downlink.parameters == {"mbps": 13.0, "delay_ms": 0.0}
+    no_jitter = {"delay_ms": 0.0, "jitter_ms": 0.0, "jitter": "normal"}
+    assert scenario.downlink.parameters == {"mbps": 13.0, **no_jitter}
     assert scenario.policies == {}
 
 
@@ -96,7 +97,8 @@ def test_every_key_is_read(folder: Path) -> None:
     assert (devices.count, devices.hardware, devices.pipeline) == (3, "raspberry-pi-3b-plus", False)
     assert devices.deadline_s == 0.25
     assert devices.policy == scenario.policies["early"], "a label stands for its entry"
-    assert scenario.uplink.parameters == {"trace": folder / "lte.txt", "delay_ms": 0.0, "scale": 2.0}
+    assert scenario.uplink.name == "trace"
+    assert (scenario.uplink.parameters["trace"], scenario.uplink.parameters["scale"]) == (folder / "lte.txt", 2.0)
     assert (scenario.edge.hardware, scenario.edge.workers) == ("host", 2)
     assert (scenario.utility.accuracy, scenario.utility.latency_per_s, scenario.utility.miss) == (2.0, 0.5, 1.0)
     assert scenario.utility.of(True, 1.0, True) == 1.5
@@ -206,7 +208,7 @@ def test_one_wrong_thing_is_one_line_with_its_place(folder: Path, text: str, exp
         ("{name: constant, mbps: -5}", "2:32: uplink.mbps: found -5; expected a number greater than 0; rate in Mbit/s"),
         ("{name: constant}", "2:1: uplink.mbps: the key 'mbps' is missing; rate in Mbit/s"),
         ("constant", "2:1: uplink.mbps: the key 'mbps' is missing; rate in Mbit/s"),
-        ("{name: wifi}", "2:16: uplink.name: unknown link 'wifi'; known: "),
+        ("{name: carrier-pigeon}", "2:16: uplink.name: unknown link 'carrier-pigeon'; known: "),
         ("{name: trace, trace: empty.txt}", "2:30: uplink.trace: {folder}/empty.txt: the trace is empty"),
         ("{name: trace, trace: nowhere.txt}", "2:30: uplink.trace: {folder}/nowhere.txt: no such trace"),
         ("{name: trace, trace: bad.txt}", "2:30: uplink.trace: {folder}/bad.txt:2: "),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from splitexit.links import Fifo
     from splitexit.results import Completion
     from splitexit.scenario import Spec
+    from splitexit.scenario.spec import Use
 
 INTERRUPTED = 130
 
@@ -182,9 +183,10 @@ def _links(up: str, down: str, scenario: Path | None, seed: int, number: int) ->
     from splitexit.experiment import DOWNLINK, UPLINK, stream
     from splitexit.links import Fifo
     from splitexit.scenario import load
+    from splitexit.scenario.spec import DOWNWARD, UPWARD
 
     if scenario is None:
-        specs = (_link_spec(up, "--up"), _link_spec(down, "--down"))
+        specs = (_link_spec(up, "--up", UPWARD), _link_spec(down, "--down", DOWNWARD))
     else:
         read = load(scenario)
         specs = (read.uplink, read.downlink)
@@ -194,7 +196,7 @@ def _links(up: str, down: str, scenario: Path | None, seed: int, number: int) ->
     return Fifo(links[0]), Fifo(links[1])
 
 
-def _link_spec(text: str, option: str) -> Spec:
+def _link_spec(text: str, option: str, use: Use) -> Spec:
     """A link as a scenario would name it; raises InputError with all that is wrong."""
     from splitexit.errors import ScenarioError, UsageError
     from splitexit.scenario import Folders, strict_yaml
@@ -204,7 +206,7 @@ def _link_spec(text: str, option: str) -> Spec:
     if document.problems:
         raise ScenarioError(option, document.problems)
     try:
-        return parse("link", document.value, Folders(Path.cwd(), Path.cwd()))
+        return parse("link", document.value, Folders(Path.cwd(), Path.cwd()), use)
     except ValueError as error:
         wrong: Any = error  # pydantic's ValidationError: its messages are finished sentences
         found = "; ".join(one["msg"] for one in wrong.errors())

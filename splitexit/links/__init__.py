@@ -129,5 +129,11 @@ LINKS: Registry[Link] = Registry(
         "fading": "splitexit.links.fading:Fading",
         "token-bucket": "splitexit.links.token_bucket:TokenBucket",
         "gilbert-elliott": "splitexit.links.gilbert_elliott:GilbertElliott",
+        "3g": "splitexit.links.presets:ThreeG",
+        "lte": "splitexit.links.presets:Lte",
+        "5g": "splitexit.links.presets:FiveG",
+        "wifi": "splitexit.links.presets:WiFi",
+        "ethernet": "splitexit.links.presets:Ethernet",
+        "lora": "splitexit.links.presets:Lora",
     },
 )

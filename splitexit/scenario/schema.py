@@ -34,7 +34,7 @@ from splitexit.policies import POLICIES
 from splitexit.scenario.explain import Hints, problem
 from splitexit.scenario.scalars import shown
 from splitexit.scenario.signature import hint, signature_model
-from splitexit.scenario.spec import Folders, Spec, Zoo, parse
+from splitexit.scenario.spec import DOWNWARD, UPWARD, Folders, Spec, Zoo, parse
 from splitexit.scenario.spec import load as load_class
 from splitexit.scenario.strict_yaml import Keys
 
@@ -147,9 +147,9 @@ class Scenario(Section):
     """Seed of everything that is drawn; the same seed gives the same result."""
     devices: Devices = Devices()
     """The devices."""
-    uplink: Annotated[Spec, Zoo("link")]
+    uplink: Annotated[Spec, Zoo("link", use=UPWARD)]
     """From a device to the edge; first come, first served. In Mbit/s of everything sent, headers included."""
-    downlink: Annotated[Spec, Zoo("link")]
+    downlink: Annotated[Spec, Zoo("link", use=DOWNWARD)]
     """From the edge to a device, likewise."""
     edge: Edge = Edge()
     """The edge."""

@@ -40,6 +40,13 @@ CODEC_KEYS = ("codec", "codecs")
 """Parameters by these names hold a codec id, or a list of them."""
 
 
+Use = tuple[tuple[str, Any], ...]
+"""Keywords that follow from where a member stands, for members that have them and are not given them."""
+
+UPWARD: Use = (("direction", "up"),)
+DOWNWARD: Use = (("direction", "down"),)
+
+
 class Given(str):
     """Text that was given on the command line: a path in it may start at the working directory."""
 
@@ -99,8 +106,13 @@ def _is_outside_class(name: str) -> bool:
     return plain is not None and top not in sys.stdlib_module_names and "__main__" not in name
 
 
-def parse(kind: str, raw: Any, folders: Folders) -> Spec:
+def parse(kind: str, raw: Any, folders: Folders, use: Use = ()) -> Spec:
     """A name, or a mapping with a name and keywords, as a Spec.
+
+    Args:
+        kind, raw: of which zoo, and what the scenario says.
+        folders: where relative paths start.
+        use: what follows from where it stands.
 
     Raises:
         ValidationError: every problem found, at its path below `raw`, as finished sentences.
@@ -109,6 +121,7 @@ def parse(kind: str, raw: Any, folders: Folders) -> Spec:
     if isinstance(raw, str):
         raw, place = {"name": raw}, ()
     kind_, given = _class(kind, raw, place), {key: value for key, value in raw.items() if key != "name"}
+    given = {key: value for key, value in use if key in hints(signature_model(kind_))} | given
     found: dict[Keys, Finding] = {}
     parameters = _parameters(kind_, given, folders, found)
     if issubclass(kind_, Policy):
@@ -202,13 +215,15 @@ def _resolved(value: Any, raw: Any, folders: Folders) -> Any:
 
 @dataclass(frozen=True)
 class Zoo:
-    """Annotates a field of the scenario as a Spec of this kind; `labels` lets it name an entry of `policies:`.
+    """Annotates a field of the scenario as a Spec of this kind; `labels` lets it name an entry of `policies:`,
+    `use` is what follows from the field.
 
     Validation context: `folders` (Folders) and `labels` (the raw entries of `policies:`).
     """
 
     kind: str
     labels: bool = False
+    use: Use = ()
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """Validates by `parse`."""
@@ -224,9 +239,9 @@ class Zoo:
         assert info.context is not None, "validate with a context"
         labels, folders = info.context["labels"], info.context["folders"]
         if not (self.labels and isinstance(raw, str) and raw in labels):
-            return parse(self.kind, raw, folders)
+            return parse(self.kind, raw, folders, self.use)
         try:
-            return parse(self.kind, labels[raw], folders)
+            return parse(self.kind, labels[raw], folders, self.use)
         except ValidationError as error:
             raise PydanticCustomError(ELSEWHERE, "see the entry of this name in policies") from error
 

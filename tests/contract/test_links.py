@@ -28,6 +28,12 @@ CASES: dict[str, dict[str, Any]] = {
     "token-bucket +peak": {"mbps": 5.85, "depth_kb": 50.0, "peak_mbps": 20.0},
     "gilbert-elliott": {"mbps": 5.85, "delay_ms": 10.0, "p": 0.02, "r": 0.3, "loss_good": 0.001, "loss_bad": 0.8},
     "gilbert-elliott +jitter": {"mbps": 5.85, "p": 0.02, "r": 0.3, "jitter_ms": 5.0, "jitter": "pareto-normal"},
+    "3g": {},
+    "lte": {"direction": "down"},
+    "5g": {"direction": "up", "jitter_ms": 4.0},
+    "wifi": {},
+    "ethernet": {},
+    "lora": {"direction": "down"},
 }
 """A name of the table, and what tells cases of the same name apart."""
 
@@ -66,13 +72,14 @@ def test_every_link_has_a_case() -> None:
 
 @every_link
 def test_parameters(case: str) -> None:
-    """Keyword-only, annotated, stored unchanged; no delay and no jitter by default."""
+    """Keyword-only, annotated, stored unchanged; no delay (but a preset's own) and no jitter by default."""
     link = make(case)
     parameters = inspect.signature(kind(case)).parameters
     for parameter in parameters.values():
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
         assert parameter.annotation is not inspect.Parameter.empty
-    assert [parameters[key].default for key in ("delay_ms", "jitter_ms", "jitter")] == [0.0, 0.0, "normal"]
+    assert [parameters[key].default for key in ("jitter_ms", "jitter")] == [0.0, "normal"]
+    assert "delay_ms" not in parameters or parameters["delay_ms"].default == 0.0
     for key, value in CASES[case].items():
         assert getattr(link, key) == value
     assert link.delay_s == link.delay_ms / 1000.0
