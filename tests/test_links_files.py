@@ -151,6 +151,7 @@ def test_broken_files(tmp_path: Path, case: str) -> None:
 
 
 BROKEN_COLUMNS: dict[str, tuple[dict[str, str], str, str]] = {
+    "no column": ({}, LOG, "a heading; say with `column` which one is the rate: DL_bitrate, UL_bitrate;"),
     "no such column": ({"column": "DL_bitrat"}, LOG, ":1: 'Timestamp,CellID,DL_bitrate,UL_bitrate': no column"),
     "a near one": ({"column": "DL_bitrat"}, LOG, "did you mean 'DL_bitrate'"),
     "the time": ({"column": "Timestamp"}, LOG, "no column 'Timestamp'"),

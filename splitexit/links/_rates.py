@@ -72,7 +72,8 @@ class _Lines:
 
     def _open(self, headings: Sequence[str]) -> None:
         if self._column is None:
-            raise ValueError(f"a heading; say with `column` which one is the rate: {', '.join(headings[1:])}")
+            likely = [heading for heading in headings[1:] if heading in KNOWN] or headings[1:]
+            raise ValueError(f"a heading; say with `column` which one is the rate: {', '.join(likely)}")
         if self._column not in headings[1:]:
             raise ValueError(f"no column {self._column!r}{did_you_mean(self._column, headings[1:])}")
         self._at = headings.index(self._column, 1)
