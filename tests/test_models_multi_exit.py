@@ -1,6 +1,8 @@
 """Specs, placement, and the network as a whole."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from splitexit.bundle import Bundle
 from splitexit.errors import ArtifactError, UnknownNameError, UsageError
 from splitexit.models import multi_exit
 from splitexit.models.backbones import BACKBONES
-from splitexit.models.multi_exit import NetConfig, build
+from splitexit.models.multi_exit import NetConfig, build, save, start_from
 from splitexit.models.placement import SDN_SHARES, place
 from splitexit.models.spec import create, parse_spec
 
@@ -158,3 +160,22 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "other" / "model.json").write_text(json.dumps(content))
     with pytest.raises(ArtifactError, match="does not fit"):
         multi_exit.load(Bundle.open(tmp_path / "other"))
+
+
+def test_starting_from_the_twin_gives_its_final_answers_whatever_the_cuts(tmp_path: Path) -> None:
+    """Backbone and final head come from the trained network; early heads stay as they were drawn."""
+    config = NetConfig({"name": "resnet", "depth": 14}, (3, 16, 16), 10, shares=(), mean=(0.4,) * 3, std=(0.2,) * 3)
+    twin = build(config, seed=1)
+    bundle = save(twin, tmp_path / "twin", {})
+    net = build(replace(config, shares=(0.3, 0.6), mean=(0.5,) * 3), seed=2)
+    start_from(net, bundle)
+    images = torch.rand(4, 3, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(net.eval()(images)[-1], twin.eval()(images)[-1], rtol=0, atol=0)
+
+
+def test_starting_from_another_backbone_is_refused(tmp_path: Path) -> None:
+    config = NetConfig({"name": "resnet", "depth": 14}, (3, 16, 16), 10, shares=(), mean=(0.4,) * 3, std=(0.2,) * 3)
+    bundle = save(build(config), tmp_path / "twin", {})
+    with pytest.raises(ArtifactError, match="is not the one to be trained"):
+        start_from(build(replace(config, backbone={"name": "resnet", "depth": 20})), bundle)

@@ -86,6 +86,9 @@ def train(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     precision: Annotated[str, typer.Option(help="bf16 or fp32")] = "bf16",
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    init: Annotated[
+        str | None, typer.Option(help="Bundle whose backbone and final head to start from, e.g. the exit-free twin.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     stop_after: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many epochs; the same command goes on.")
@@ -114,6 +117,7 @@ def train(
         limit=limit,
         precision=precision,
         seed=seed,
+        init=init,
     )
     console = Console(stderr=True)
     with _interruptible(console, out), _watching(console) as watcher:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from splitexit.bundle import Bundle
 from splitexit.errors import ArtifactError, UsageError
 from splitexit.models import data, multi_exit
 from splitexit.models.augment import Batches
@@ -74,6 +75,8 @@ class Run:
                 f"for batches of {recipe.batch}; give more images, a smaller --batch or another --validation"
             )
         self.net = multi_exit.build(_net_config(recipe, self.train_set), recipe.seed)
+        if recipe.init is not None:
+            multi_exit.start_from(self.net, Bundle.open(recipe.init))
         self.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.objective: Objective = create(OBJECTIVES, recipe.objective)
         self.steps = len(kept) // recipe.batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,23 @@ def from_spec(spec: ModelSpec) -> MultiExitNet:
     stages[0].insert(0, Normalise([0.5] * channels, [0.25] * channels))
     heads = [create(HEADS, e.head, shape=spec.shape_at(e.stage), num_classes=spec.num_classes) for e in spec.exits]
     return MultiExitNet(stages, heads, spec)
+
+
+def start_from(net: MultiExitNet, bundle: Bundle) -> None:
+    """Gives backbone and final head the weights of a trained network, wherever either is cut and leaves early.
+
+    Raises ArtifactError where the bundle has another backbone, input or number of classes.
+    """
+    other = load(bundle)
+    ours, theirs = ([*chain(*n.stages), n.heads[-1]] for n in (net, other))
+    try:
+        for mine, trained in zip(ours, theirs, strict=True):
+            mine.load_state_dict(trained.state_dict())
+    except (RuntimeError, ValueError):
+        raise ArtifactError(
+            f"{bundle.path}: its backbone, {dict(bundle.spec.backbone)}, is not the one to be trained; "
+            "start from a network of the same backbone, image size and classes"
+        ) from None
 
 
 def save(net: MultiExitNet, folder: Path, training: Mapping[str, Any]) -> Bundle:

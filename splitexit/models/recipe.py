@@ -33,6 +33,8 @@ class Recipe:
         limit: train on the first so many images only; None takes all.
         precision: `bf16` (autocast, channels last) or `fp32`.
         seed: of weights, order and augmentation.
+        init: a bundle whose backbone and final head the training starts from, as BranchyNet starts from the trained
+            baseline (arXiv 1709.01686); None starts from random weights.
     """
 
     backbone: Spec = field(default_factory=lambda: {"name": "resnet", "depth": 32})
@@ -52,6 +54,7 @@ class Recipe:
     limit: int | None = None
     precision: str = "bf16"
     seed: int = 0
+    init: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
