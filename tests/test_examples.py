@@ -19,7 +19,7 @@ from splitexit.scenario import load
 
 SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
 FILES = sorted(SCENARIOS.glob("*.yaml"))
-SEEDS, REQUESTS = (0, 1), 100
+SEEDS, REQUESTS = (0, 1), 200
 
 
 def figures(path: Path) -> dict[str, Any]:
