@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's palette: told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+MARKERS = "osD^vP*X<"
 
 
 def require_matplotlib() -> None:
@@ -41,7 +42,7 @@ def accuracy_over_latency(comparison: Comparison, path: Path) -> None:
     fig, axes = figure()
     points = list(comparison.summaries.items())
     for number, (policy, summary) in enumerate(points):
-        _point(axes, policy, summary, COLOURS[number % len(COLOURS)])
+        _point(axes, policy, summary, COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
     axes.set_xlabel("response time in ms (dot: mean, line: p50 to p95)")
     axes.set_ylabel("accuracy in %")
     scenario = comparison.experiment.scenario
@@ -51,9 +52,19 @@ def accuracy_over_latency(comparison: Comparison, path: Path) -> None:
     fig.savefig(path)
 
 
-def _point(axes: Axes, label: str, summary: Mapping[str, Any], colour: str) -> None:
+def _point(axes: Axes, label: str, summary: Mapping[str, Any], colour: str, marker: str) -> None:
     ms, accuracy = summary["response_ms"], 100 * summary["accuracy"]
     axes.hlines(accuracy, ms["p50"], ms["p95"], color=colour, alpha=0.35, linewidth=3)
     spread = summary["intervals"]["accuracy"]
     error = [[max(0.0, accuracy - 100 * spread["low"])], [max(0.0, 100 * spread["high"] - accuracy)]]
-    axes.errorbar(ms["mean"], accuracy, yerr=error, fmt="o", color=colour, capsize=3, label=label)
+    axes.errorbar(
+        ms["mean"],
+        accuracy,
+        yerr=error,
+        fmt=marker,
+        color=colour,
+        markerfacecolor="none",
+        markersize=8,
+        capsize=3,
+        label=label,
+    )
