@@ -53,6 +53,16 @@ class Workload:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def next_arrival_s(self, begun: int, loop_s: float | None) -> float | None:
+        """When the next request arrives after `begun` of them: None when there is none.
+
+        Args:
+            loop_s: in a closed loop, when it may arrive; None while it cannot.
+        """
+        if begun >= len(self):
+            return None
+        return loop_s if self.arrival_s is None else self.arrival_s[begun]
+
     def waiting(self, begun: int, now_s: float) -> int:
         """Requests that have arrived by `now_s` when `begun` of them have begun; none in a closed loop."""
         if self.arrival_s is None:

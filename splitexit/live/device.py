@@ -116,17 +116,11 @@ class DeviceRuntime:
 
     def _take_up_next(self) -> None:
         """Waits for the next arrival, or until something else happens."""
-        timeline, arrival_s = self._cpu.timeline, self._next_arrival_s()
+        timeline, arrival_s = self._cpu.timeline, self._workload.next_arrival_s(self._next, self._loop_s)
         if arrival_s is None or (self._awaited and not self._pipeline):
             timeline.step(math.inf)
         elif not timeline.step(max(arrival_s, timeline.now())):
             self._begin(arrival_s)
-
-    def _next_arrival_s(self) -> float | None:
-        if self._next >= len(self._workload):
-            return None
-        times = self._workload.arrival_s
-        return self._loop_s if times is None else times[self._next]
 
     def _begin(self, arrival_s: float) -> None:
         number = self._next

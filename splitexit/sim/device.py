@@ -61,7 +61,7 @@ class Device:
             task.clock_s = task.busy_since_s = max(task.clock_s, self._free_s)
             self._compute(task)
             return
-        arrival_s = self._next_arrival_s()
+        arrival_s = self._workload.next_arrival_s(self._next, self._loop_s)
         if arrival_s is None:
             return
         if arrival_s <= self._calendar.now:
@@ -74,12 +74,6 @@ class Device:
         self._waking = False
         if not self._busy:
             self._begin(arrival_s)
-
-    def _next_arrival_s(self) -> float | None:
-        if self._next >= len(self._workload):
-            return None
-        times = self._workload.arrival_s
-        return self._loop_s if times is None else times[self._next]
 
     def _begin(self, arrival_s: float) -> None:
         number = self._next
