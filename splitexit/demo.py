@@ -25,6 +25,7 @@ from splitexit.compare import Run, as_run, run_once
 from splitexit.errors import EdgeUnavailableError, InputError, UsageError
 from splitexit.experiment import Experiment
 from splitexit.live.address import Address
+from splitexit.live.client import EdgeClient
 from splitexit.live.rpc import measure_rpc
 from splitexit.live.run import Station
 from splitexit.policies import OmniscientPolicy
@@ -44,6 +45,7 @@ class Demonstration:
     simulated: dict[str, Run]
     device_pid: int
     edge_pid: int
+    interrupted: bool = False
 
     @cached_property
     def lines(self) -> dict[str, dict[str, Any]]:
@@ -115,15 +117,29 @@ def demonstrate(scenario: Scenario, folder: Path, seconds: float, requests: int 
         link, _ = processes.enter_context(_process("link", _link_arguments(scenario, edge), say))
         client = station.connect(Address.parse(link, "link"), say)
         processes.callback(client.close)
-        measured = {}
+        measured = _measure(station, policies, seed, client, count, say)
+    say("simulating the same requests")
+    simulated = {policy: run_once(station.experiment, policy, seed, count) for policy in measured}
+    interrupted = len(measured) < len(policies)
+    return Demonstration(station.experiment, seed, measured, simulated, os.getpid(), edge_pid, interrupted)
+
+
+def _measure(
+    station: Station, policies: Sequence[str], seed: int, client: EdgeClient, count: int, say: Say
+) -> dict[str, Run]:
+    """The live runs; Ctrl-C ends them, and what was measured till then is kept if it is anything."""
+    measured: dict[str, Run] = {}
+    try:
         for policy in policies:
             say(f"live: {policy}, {count} images")
             rows: list[Completion] = []
             station.run(policy, seed, client, rows.append, requests=count)
             measured[policy] = as_run(station.experiment, policy, seed, to_table(rows))
-    say("simulating the same requests")
-    simulated = {policy: run_once(station.experiment, policy, seed, count) for policy in policies}
-    return Demonstration(station.experiment, seed, measured, simulated, os.getpid(), edge_pid)
+    except KeyboardInterrupt:
+        if not measured:
+            raise
+        say(f"interrupted; keeping {', '.join(measured)}")
+    return measured
 
 
 def calibrate_host(scenario: Scenario, path: Path, repetitions: int = 60) -> Calibration:
@@ -166,7 +182,7 @@ def _process(what: str, arguments: Sequence[str], say: Say) -> Iterator[tuple[st
     finally:
         process.terminate()
         try:
-            process.communicate(timeout=10)
+            process.communicate(timeout=3)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

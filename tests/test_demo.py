@@ -65,3 +65,27 @@ def test_a_crowd_is_refused(scenario: Path, tmp_path: Path, capfd: pytest.Captur
         run(["demo", str(scenario), "--set", "devices.count=3", "--out", str(tmp_path / "x")]) == UsageError.exit_code
     )
     assert "the demo runs one device" in capfd.readouterr().err
+
+
+def test_an_interruption_keeps_what_was_measured(live_bundle: Bundle, scenario: Path) -> None:
+    from types import SimpleNamespace
+
+    from splitexit.demo import _measure
+    from splitexit.sim import simulate
+    from tests.live_bundle import open_experiment
+
+    experiment = open_experiment(live_bundle, scenario.parent)
+
+    def run_until(stop: str) -> dict[str, object]:
+        def station_run(policy: str, seed: int, client: object, sink: object, requests: int) -> None:
+            if policy == stop:
+                raise KeyboardInterrupt
+            for row in simulate(experiment, policy, seed, requests):
+                sink(row)  # type: ignore[operator]
+
+        station = SimpleNamespace(experiment=experiment, run=station_run)
+        return _measure(station, ["local", "oracle"], 0, None, 5, lambda line: None)  # type: ignore[arg-type]
+
+    assert list(run_until("oracle")) == ["local"]
+    with pytest.raises(KeyboardInterrupt):
+        run_until("local")

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from splitexit.demo import Demonstration
 
+INTERRUPTED = 130
 QUICKSTART = Path("scenarios") / "quickstart.yaml"
 OVERRUNS = 0.01
 """Share of requests slower than the machine they stand for, above which a run does not count (house.md §3)."""
@@ -50,9 +51,11 @@ def demo(
     _write(shown, document, folder)
     if json:
         print(to_json(document))
-        return
-    _show(shown)
-    print(folder)
+    else:
+        _show(shown)
+        print(folder)
+    if shown.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def _quickstart() -> Path:
