@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from splitexit.experiment import Experiment
 from splitexit.results import Completion
 from splitexit.sim.calendar import Calendar
@@ -28,5 +32,18 @@ def simulate(experiment: Experiment, policy: str, seed: int, requests: int | Non
         decider = experiment.decider(policy, seed, number)
         workload = experiment.workload(seed, number, requests)
         Device(calendar, edge, experiment, seed, workload, decider, rows.append).take_next()
-    calendar.run()
+    with _no_collection():
+        calendar.run()
     return rows
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pauses the collector of cycles: a run makes none, and looking for them takes a fifth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
