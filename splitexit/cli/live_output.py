@@ -58,20 +58,13 @@ def write(
 
 def _show(summary: Mapping[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("policy", "accuracy", "mean ms", "p50", "p95", "p99", "missed", "sent", "fallback", "overruns"):
-        table.add_column(column, justify="left" if column == "policy" else "right")
-    ms = (f"{summary['response_ms'][key]:.1f}" for key in ("mean", "p50", "p95", "p99"))
-    names = ("deadline_miss_rate", "offload_rate", "fallback_rate", "overrun_rate")
-    shares = [f"{100 * summary[name]:.1f} %" for name in names]
+    from splitexit.report.tables import LIVE, fitting_table
+
+    console = Console(highlight=False)
+    console.print(fitting_table("policy", LIVE, {summary["policy"]: summary}, console.width))
     if summary["overrun_rate"] > OVERRUNS:
-        shares[-1] = f"[red]{shares[-1]}[/red]"
-    table.add_row(summary["policy"], f"{100 * summary['accuracy']:.2f} %", *ms, *shares)
-    Console().print(table)
-    if summary["overrun_rate"] > OVERRUNS:
-        Console().print("[red]this host was too slow for the machine it stood for; times are too long[/red]")
+        console.print("this host was too slow for the machine it stood for; times are too long", style="red")
 
 
 def show_link(summary: Mapping[str, Mapping[str, float]], json: bool) -> None:

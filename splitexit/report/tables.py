@@ -28,6 +28,12 @@ COMPARISON: tuple[Column, ...] = (
     ("Δ mean ms", 0, lambda s: s["change"]),
 )
 
+LIVE: tuple[Column, ...] = (
+    *(column for column in COMPARISON if column[0] not in ("utility", "Δ mean ms", "bytes")),
+    ("fallback", 1, lambda s: f"{s['fallback_rate']:.1%}"),
+    ("overruns", 1, lambda s: f"{s['overrun_rate']:.1%}"),
+)
+
 DEMONSTRATION: tuple[Column, ...] = (
     ("accuracy", 0, lambda s: f"{s['accuracy']:.1%}"),
     ("sent", 3, lambda s: f"{s['offload_rate']:.0%}"),
