@@ -23,6 +23,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended: 128 and the number of SIGINT, as shells have it."""
+
 
 class SplitexitError(Exception):
     """Base of all errors; `exit_code` is what the command line returns for it."""

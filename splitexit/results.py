@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
@@ -129,6 +129,3 @@ def utilities(table: pa.Table, of: Any) -> np.ndarray[Any, Any]:
         of.accuracy * correct - of.latency_per_s * column(table, "response_s") - of.miss * missed
     )
     return values
-
-
-Summary = Mapping[str, Any]

@@ -17,9 +17,9 @@ from typer.core import TyperGroup
 
 from splitexit import __version__
 from splitexit.cli import curve, demo, live, models, scenario, simulate
-from splitexit.errors import SplitexitError, one_line
+from splitexit.errors import INTERRUPTED, SplitexitError, one_line
 
-FAILED, WRONG, INTERRUPTED = 1, 2, 130
+FAILED, WRONG = 1, 2
 
 EXTRAS = {
     "torch": "models",

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitexit.cli.live_output import OVERRUNS
+from splitexit.errors import INTERRUPTED
+
 if TYPE_CHECKING:
     from splitexit.demo import Demonstration
 
-INTERRUPTED = 130
 QUICKSTART = Path("scenarios") / "quickstart.yaml"
-OVERRUNS = 0.01
-"""Share of requests slower than the machine they stand for, above which a run does not count (house.md §3)."""
 
 
 def register(app: typer.Typer) -> None:

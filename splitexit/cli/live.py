@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from splitexit.errors import INTERRUPTED
+
 if TYPE_CHECKING:
     from splitexit.links import Fifo
     from splitexit.results import Completion
     from splitexit.scenario import Spec
     from splitexit.scenario.spec import Use
 
-INTERRUPTED = 130
 
 ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML (see `splitexit init`).")]
 Overrides = Annotated[

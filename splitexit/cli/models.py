@@ -17,14 +17,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from splitexit.errors import SplitexitError, UsageError
+from splitexit.errors import INTERRUPTED, SplitexitError, UsageError
 
 if TYPE_CHECKING:
     from splitexit.bundle import Bundle
     from splitexit.calibration import Rpc
     from splitexit.models.fit import EpochReport, StepReport, Watcher
 
-INTERRUPTED = 130
 
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")]
 
