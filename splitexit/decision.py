@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from splitexit.bundle import ModelSpec
 from splitexit.calibration import Calibration
@@ -49,8 +50,7 @@ class LinkEstimate:
         return self.rtt_s + 8.0 * size_bytes / self.rate_bps
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeLoad:
+class EdgeLoad(NamedTuple):
     """The load an edge reported in its last reply: requests waiting or running, and that reply's wait."""
 
     queue_length: int
@@ -169,6 +169,7 @@ class Setting:
                  includes what a call costs (Rpc.seconds), as a measured one does
     utility      the scenario's utility
     deadline_s   the scenario's deadline
+    retries      how often a payload is sent again after a failure that was noticed in time
     """
 
     spec: ModelSpec
@@ -179,6 +180,22 @@ class Setting:
     link: LinkEstimate
     utility: Utility
     deadline_s: float
+    retries: int = 0
+
+    @cached_property
+    def exit_stages(self) -> tuple[int, ...]:
+        """Stages before every exit."""
+        return tuple(self.spec.exit_stages)
+
+    @cached_property
+    def fallback_s(self) -> tuple[float, ...]:
+        """Mean seconds, by split, that a device without a reading needs to answer alone: on to the next exit."""
+        return tuple(self._onward_s(split) for split in range(self.spec.num_stages))
+
+    def _onward_s(self, split: int) -> float:
+        exit_ = next(e for e, at in enumerate(self.exit_stages) if at >= split)
+        run = self.device.stages[split : self.exit_stages[exit_]]
+        return sum(stage.mean for stage in run) + self.device.exits[exit_].mean
 
     def payload_bytes(self, split: int, codec: str) -> float:
         """Mean bytes of this (split, codec) on the calibration split, with the message's framing."""

@@ -4,81 +4,76 @@
 recorded readings, the device process with torch and gRPC. It consults the policy, follows the plan and
 returns an `Answer`. Nothing about a policy or a request is written a second time anywhere else.
 
-    step                     the world answers with
-    Observe(readings)        an Observation holding what the policy declared
-    Reveal()                 a Truth (simulator only)
-    RunStages(first, last)   seconds it took to run stages first+1..last
-    ReadExit(exit)           (Reading, seconds)
-    Encode(split, codec)     a Payload
-    Now()                    seconds on the run's clock
-    Send(...)                a Reply, or a NoReply
+    step                         the world answers with
+    Observe(readings)            an Observation holding what the policy declared (only if that is more than readings)
+    Reveal()                     a Truth (simulator only)
+    RunStages(first, last)       seconds it took to run stages first+1..last
+    ReadExit(exit, first, last)  (Reading, seconds), for stages first+1..last and then the head
+    Encode(split, codec)         a Payload
+    Send(...)                    a Reply, or a NoReply
+
+Steps are named tuples, and those that do not depend on the request are made once: a simulation asks for
+tens of thousands a second.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from splitexit.bundle import ModelSpec
 from splitexit.confidence import fires
-from splitexit.decision import EdgeLoad, ExitCheck, Outcome, Plan, Reading, Setting
+from splitexit.decision import EdgeLoad, ExitCheck, Observation, Outcome, Plan, Reading, Setting
 from splitexit.errors import PolicyError
 from splitexit.policies import OmniscientPolicy, Policy
 from splitexit.results import DEVICE, EDGE, FALLBACK, LOCAL, Completion
 
+NAN = float("nan")
 
-@dataclass(frozen=True, slots=True)
-class Observe:
+
+class Observe(NamedTuple):
     """What can the device measure now?"""
 
     readings: tuple[Reading, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Reveal:
+class Reveal(NamedTuple):
     """What would really happen? (for an OmniscientPolicy)"""
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
-    """What time is it?"""
-
-
-@dataclass(frozen=True, slots=True)
-class RunStages:
-    """Run stages first+1..last on the device."""
+class RunStages(NamedTuple):
+    """Run stages first+1..last."""
 
     first: int
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReadExit:
-    """Run the head of this exit on the present features."""
+class ReadExit(NamedTuple):
+    """Run stages first+1..last (none where they are equal), then the head of this exit."""
 
     exit: int
+    first: int
+    last: int
 
 
-@dataclass(frozen=True, slots=True)
-class Encode:
+class Encode(NamedTuple):
     """Turn the present features into bytes."""
 
     split: int
     codec: str
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """What is sent: its size, the seconds it took, and (live) the bytes themselves."""
+class Payload(NamedTuple):
+    """What is sent: its size, the seconds it took, the clock after that, and (live) the bytes themselves."""
 
     size_bytes: int
     seconds: float
+    at_s: float
     content: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send the payload to the edge and wait at most `timeout_s` for the reply."""
 
     split: int
@@ -88,26 +83,35 @@ class Send:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The edge's answer: its reading, seconds in transit both ways, its wait and compute, its load."""
+class Reply(NamedTuple):
+    """The answer from behind the link.
+
+    reading              what the exit there said
+    network_s            seconds in transit, both ways and between tiers
+    wait_s, compute_s    seconds it waited and was worked on there, all tiers together
+    load                 the edge's load
+    answered_by          which tier
+    airtime_s            seconds during which the upload held the radio, as far as the world knows
+    """
 
     reading: Reading
     network_s: float
     wait_s: float
     compute_s: float
     load: EdgeLoad
+    answered_by: str = EDGE
+    airtime_s: float = NAN
 
 
-@dataclass(frozen=True, slots=True)
-class NoReply:
+class NoReply(NamedTuple):
     """No usable answer after `waited_s`; `shed` if the edge refused for want of room."""
 
     waited_s: float
     shed: bool = False
+    airtime_s: float = NAN
 
 
-Step = Observe | Reveal | Now | RunStages | ReadExit | Encode | Send
+Step = Observe | Reveal | RunStages | ReadExit | Encode | Send
 
 
 @dataclass(slots=True)
@@ -115,12 +119,13 @@ class Answer:
     """How a request ended; times in seconds, zero where a part did not happen."""
 
     plan: Plan
-    readings: list[Reading] = field(default_factory=list)
+    readings: list[Reading]
     answered_by: str = DEVICE
     reading: Reading | None = None
     device_compute_s: float = 0.0
     encode_s: float = 0.0
     network_s: float = 0.0
+    airtime_s: float = 0.0
     edge_wait_s: float = 0.0
     edge_compute_s: float = 0.0
     split: int = LOCAL
@@ -135,35 +140,63 @@ class Decider:
 
     Args:
         policy: already prepared with `setting`.
+
+    watches   whether the policy looks at more than readings, so that the world must be asked
     """
 
     def __init__(self, policy: Policy, setting: Setting) -> None:
         self.policy, self.setting = policy, setting
         self.omniscient = policy if isinstance(policy, OmniscientPolicy) else None
-        self._learns = type(policy).learn is not Policy.learn
+        self.watches = self.omniscient is not None or bool(policy.reads - {"readings"})
+        self.learns = type(policy).learn is not Policy.learn
+        self._sees_readings = "readings" in policy.reads
+        self._plan: Plan | None = None
         self._checked: dict[int, Plan] = {}
+        stages = range(setting.spec.num_stages + 1)
+        self.read_steps = [[ReadExit(e, min(k, at), at) for k in stages] for e, at in enumerate(setting.exit_stages)]
+        self.run_steps = [[RunStages(first, last) for last in stages] for first in stages]
 
-    def ask(self, readings: tuple[Reading, ...], stage: int) -> Generator[Step, Any, Plan]:
-        """The policy's plan after `stage` stages; raises PolicyError for an impossible one."""
-        observation = yield Observe(readings)
-        if self.omniscient is not None:
-            plan = self.omniscient.decide_knowing(observation, (yield Reveal()))
+    def decide(self, readings: list[Reading], stage: int) -> Plan:
+        """The plan of a policy that looks at nothing but readings, after `stage` stages."""
+        if not self._sees_readings:
+            observation = _NOTHING
         else:
-            plan = self.policy.decide(observation)
-        # Policies mostly return the same few objects: check each once, keep a bounded number.
+            observation = Observation()
+            observation.readings = tuple(readings)
+        return self._sound(self.policy.decide(observation), stage)
+
+    def ask(self, readings: list[Reading], stage: int) -> Generator[Step, Any, Plan]:
+        """The plan of any policy after `stage` stages; raises PolicyError for an impossible one."""
+        if not self.watches:
+            return self.decide(readings, stage)
+        observation = yield Observe(tuple(readings))
+        if self.omniscient is not None:
+            return self._sound(self.omniscient.decide_knowing(observation, (yield Reveal())), stage)
+        return self._sound(self.policy.decide(observation), stage)
+
+    def _sound(self, plan: Plan, stage: int) -> Plan:
+        if plan is not self._plan:
+            self._check(plan)
+            self._plan = plan
+        if plan.split is not None and plan.split < stage:
+            raise PolicyError(f"plan: split {plan.split}, but {stage} stages have already run")
+        return plan
+
+    def _check(self, plan: Plan) -> None:
+        """Policies mostly return the same few objects: checks each once, and remembers a bounded number."""
         if self._checked.get(id(plan)) is not plan:
             plan.check(self.setting.spec)
             if len(self._checked) >= 256:
                 self._checked.clear()
             self._checked[id(plan)] = plan
-        if plan.split is not None and plan.split < stage:
-            raise PolicyError(f"plan: split {plan.split}, but {stage} stages have already run")
-        return plan
 
     def learn(self, answer: Answer, response_s: float) -> None:
         """Tells the policy how a request ended, if it wants to know."""
-        if self._learns:
+        if self.learns:
             self.policy.learn(outcome(answer, response_s))
+
+
+_NOTHING = Observation()
 
 
 def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer]:
@@ -171,113 +204,129 @@ def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer
 
     Args:
         decider: the device's policy in its setting.
-        deadline_at_s: when the answer is due, on the clock that `Now` reads.
+        deadline_at_s: when the answer is due, on the clock that payloads are stamped with.
     """
-    spec = decider.setting.spec
-    plan = yield from decider.ask((), 0)
-    answer = Answer(plan)
-    stage = next_check = 0
-    while next_check < len(plan.exits):
-        check = plan.exits[next_check]
+    readings: list[Reading] = []
+    watches, revises, exit_stages = decider.watches, decider.policy.revises, decider.setting.exit_stages
+    plan = (yield from decider.ask(readings, 0)) if watches else decider.decide(readings, 0)
+    answer = Answer(plan, readings)
+    exits, stage, next_check = plan.exits, 0, 0
+    while next_check < len(exits):
+        check = exits[next_check]
         next_check += 1
-        at = spec.exit_stages[check.exit]
-        if at <= stage and answer.readings:
+        at = exit_stages[check.exit]
+        if at <= stage and readings:
             continue  # a revised plan names heads that are behind us
-        yield from _read(answer, check.exit, stage, at)
+        reading, seconds = yield decider.read_steps[check.exit][stage]
+        answer.device_compute_s += seconds
+        readings.append(reading)
         stage = at
-        if fires(check, answer.readings):
-            answer.reading = answer.readings[-1]
+        if fires(check, readings):
+            answer.reading = reading
             return answer
-        if decider.policy.revises:
-            plan = answer.plan = yield from decider.ask(tuple(answer.readings), stage)
-            next_check = 0
-    if plan.split is None:
-        if not answer.readings or answer.readings[-1].exit != spec.final_exit:
-            yield from _read(answer, spec.final_exit, stage, spec.num_stages)
-        answer.reading = answer.readings[-1]
-        return answer
-    yield from _offload(answer, plan, stage, decider.setting, deadline_at_s)
+        if revises:
+            revised = (yield from decider.ask(readings, stage)) if watches else decider.decide(readings, stage)
+            if revised is not plan:
+                plan = answer.plan = revised
+                exits, next_check = plan.exits, 0
+    if plan.split is not None:
+        yield from _offload(answer, plan, stage, decider, deadline_at_s)
+    elif readings and readings[-1].exit == decider.setting.spec.final_exit:
+        answer.reading = readings[-1]
+    else:
+        yield from _answer_at(answer, decider.setting.spec.final_exit, stage, decider)
     return answer
 
 
-def _read(answer: Answer, exit_: int, stage: int, at: int) -> Generator[Step, Any, None]:
-    """Runs from `stage` to the exit's stage and reads its head."""
-    if at > stage:
-        answer.device_compute_s += yield RunStages(stage, at)
-    reading, seconds = yield ReadExit(exit_)
+def _answer_at(answer: Answer, exit_: int, stage: int, decider: Decider) -> Generator[Step, Any, None]:
+    """Runs on from `stage` to this exit, which answers."""
+    answer.reading, seconds = yield decider.read_steps[exit_][stage]
     answer.device_compute_s += seconds
-    answer.readings.append(reading)
+    answer.readings.append(answer.reading)
 
 
 def _offload(
-    answer: Answer, plan: Plan, stage: int, setting: Setting, deadline_at_s: float
+    answer: Answer, plan: Plan, stage: int, decider: Decider, deadline_at_s: float
 ) -> Generator[Step, Any, None]:
     """Runs up to the split, sends, waits; falls back where no usable reply comes in time."""
-    assert plan.split is not None
-    assert plan.codec is not None
-    if plan.split > stage:
-        answer.device_compute_s += yield RunStages(stage, plan.split)
-    payload: Payload = yield Encode(plan.split, plan.codec)
+    split, codec, setting = plan.split, plan.codec, decider.setting
+    assert split is not None
+    assert codec is not None
+    if split > stage:
+        answer.device_compute_s += yield decider.run_steps[stage][split]
+    payload: Payload = yield Encode(split, codec)
     answer.encode_s = payload.seconds
-    now_s: float = yield Now()
-    timeout_s = deadline_at_s - now_s - fallback_s(setting, plan.split, bool(answer.readings))
+    timeout_s = deadline_at_s - payload.at_s
+    if not answer.readings:
+        timeout_s -= setting.fallback_s[split]
     if plan.timeout_s is not None:
         timeout_s = min(timeout_s, plan.timeout_s)
-    if timeout_s > 0.0:  # otherwise no reply could be used: nothing is sent
-        answer.split, answer.codec, answer.payload_bytes = plan.split, plan.codec, payload.size_bytes
-        reply: Reply | NoReply = yield Send(plan.split, plan.codec, payload, plan.edge_exits, timeout_s)
-        if isinstance(reply, Reply):
-            _accept(answer, reply)
+    tries = 1 + setting.retries
+    while timeout_s > 0.0 and tries:  # otherwise no reply could be used: nothing is sent
+        answer.split, answer.codec, answer.payload_bytes = split, codec, payload.size_bytes
+        result: Reply | NoReply = yield Send(split, codec, payload, plan.edge_exits, timeout_s)
+        answer.airtime_s += result.airtime_s
+        if type(result) is Reply:
+            answer.answered_by, answer.reading = result.answered_by, result.reading
+            answer.network_s += result.network_s
+            answer.edge_wait_s, answer.edge_compute_s = result.wait_s, result.compute_s
+            answer.shed = answer.lost_reply = False
             return
-        answer.network_s, answer.shed, answer.lost_reply = reply.waited_s, reply.shed, not reply.shed
+        answer.network_s += result.waited_s
+        answer.shed, answer.lost_reply = result.shed, not result.shed
+        tries = 0 if result.shed else tries - 1  # what was refused for want of room would only add to the crowd
+        timeout_s -= result.waited_s
     answer.answered_by = FALLBACK
     if not answer.readings:
-        exit_ = next_exit(setting, plan.split)
-        yield from _read(answer, exit_, plan.split, setting.spec.exit_stages[exit_])
-    answer.reading = max(answer.readings, key=lambda reading: reading.max_prob)
+        yield from _answer_at(answer, next_exit(setting, split), split, decider)
+    else:
+        answer.reading = max(answer.readings, key=lambda reading: reading.max_prob)
 
 
-def _accept(answer: Answer, reply: Reply) -> None:
-    answer.answered_by, answer.reading = EDGE, reply.reading
-    answer.network_s = reply.network_s
-    answer.edge_wait_s, answer.edge_compute_s = reply.wait_s, reply.compute_s
+def infer_behind(
+    spec: ModelSpec, split: int, checks: tuple[ExitCheck, ...], readings: list[Reading], until: int
+) -> Generator[Step, Any, Reading | None]:
+    """What a server does with decoded features: its exits in order, up to stage `until`.
+
+    Steps: ReadExit and RunStages only; the world keeps the time.
+
+    Args:
+        split: stages that have run already.
+        checks: exits to read; those at or before `split` were read by others.
+        readings: what this request's exits behind the link have said; added to.
+        until: the last stage that this server has; the model's last one means that the final exit answers.
+
+    Returns:
+        The reading that answers, or None: the features behind stage `until` go on to the next tier.
+    """
+    stage = split
+    for check in checks if until < spec.num_stages else (*checks, ExitCheck(spec.final_exit)):
+        at = spec.exit_stages[check.exit]
+        if at <= split or at > until:
+            continue
+        reading, _ = yield ReadExit(check.exit, stage, at)
+        stage = at
+        readings.append(reading)
+        if check.exit == spec.final_exit or fires(check, readings):
+            return reading
+    if until > stage:
+        yield RunStages(stage, until)
+    return None
 
 
 def infer_on_edge(spec: ModelSpec, split: int, checks: tuple[ExitCheck, ...]) -> Generator[Step, Any, Reading]:
-    """What the edge does with decoded features: its exits in order, the final one at the latest.
-
-    Steps: RunStages and ReadExit only; the world keeps the time.
-    """
-    stage, readings = split, list[Reading]()
-    for check in (*checks, ExitCheck(spec.final_exit)):
-        at = spec.exit_stages[check.exit]
-        if at > stage:
-            yield RunStages(stage, at)
-        stage = at
-        reading, _ = yield ReadExit(check.exit)
-        readings.append(reading)
-        if check.exit == spec.final_exit or fires(check, readings):
-            break
-    return readings[-1]
+    """An edge that has all stages: `infer_behind` up to the final exit."""
+    reading = yield from infer_behind(spec, split, checks, [], spec.num_stages)
+    assert reading is not None
+    return reading
 
 
 def next_exit(setting: Setting, split: int) -> int:
     """The first exit at or behind `split`: what a device with no reading computes on to."""
-    stages = setting.spec.exit_stages
-    return next(e for e, at in enumerate(stages) if at >= split)
+    return next(e for e, at in enumerate(setting.exit_stages) if at >= split)
 
 
-def fallback_s(setting: Setting, split: int, has_reading: bool) -> float:
-    """Mean seconds that answering without the edge takes: none with a reading, else on to the next exit."""
-    if has_reading:
-        return 0.0
-    exit_ = next_exit(setting, split)
-    run = setting.device.stages[split : setting.spec.exit_stages[exit_]]
-    return sum(stage.mean for stage in run) + setting.device.exits[exit_].mean
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request as it arrives at a device: running number, which sample, when, and when it is due."""
 
     number: int
@@ -301,6 +350,7 @@ def complete(request: Request, answer: Answer, start_s: float, done_s: float, ov
         answer.device_compute_s,
         answer.encode_s,
         answer.network_s,
+        answer.airtime_s,
         answer.edge_wait_s,
         answer.edge_compute_s,
         done_s,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 import pyarrow as pa
 
-DEVICE, EDGE, FALLBACK = "device", "edge", "fallback"
-"""Who answered: an exit on the device, an exit on the edge, or the device for want of the edge's reply."""
+DEVICE, EDGE, CLOUD, FALLBACK = "device", "edge", "cloud", "fallback"
+"""Who answered: an exit on the device, the edge or the cloud, or the device for want of the edge's reply."""
 
 LOCAL = -1
 """`split` of a request that never left the device."""
@@ -32,8 +32,9 @@ class Completion(NamedTuple):
     device_compute_s: float  # stages and heads, after a fallback too
     encode_s: float
     network_s: float  # both ways: queueing for the link, serialisation, propagation, call overhead
+    airtime_s: float  # the upload held the radio, first byte to last; 0 unless sent, NaN where nobody can know (live)
     edge_wait_s: float
-    edge_compute_s: float  # decode, stages and heads
+    edge_compute_s: float  # decode, stages and heads; with a cloud behind the edge, of both
     done_s: float
     split: int  # stages run before it was sent, LOCAL if it was not
     codec: str

@@ -14,7 +14,6 @@ from splitexit.inference import (
     Decider,
     Encode,
     NoReply,
-    Now,
     Observe,
     Payload,
     ReadExit,
@@ -67,14 +66,10 @@ def drive(
                 case RunStages():
                     value = 0.010 * (step.last - step.first)
                 case ReadExit():
-                    value = (
-                        Reading(step.exit, step.exit, 0.99 if step.exit in sure else 0.3 + 0.1 * step.exit, 1, 0),
-                        0.001,
-                    )
+                    sureness = 0.99 if step.exit in sure else 0.3 + 0.1 * step.exit
+                    value = Reading(step.exit, step.exit, sureness, 1, 0), 0.010 * (step.last - step.first) + 0.001
                 case Encode():
-                    value = Payload(500, 0.002)
-                case Now():
-                    value = now_s
+                    value = Payload(500, 0.002, now_s)
                 case Send():
                     value = reply
     except StopIteration as done:
@@ -87,28 +82,20 @@ REPLY = Reply(Reading(2, 7, 0.8, 0.5, 0.6), 0.020, 0.001, 0.005, EdgeLoad(0, 0.0
 
 def test_the_empty_plan_runs_everything_and_reads_only_the_final_head() -> None:
     answer, asked = drive(Plan())
-    assert asked == [Observe(()), RunStages(0, 3), ReadExit(2)]
+    assert asked == [ReadExit(2, 0, 3)]
     assert (answer.answered_by, answer.split, answer.reading.exit) == (DEVICE, LOCAL, 2)
     assert answer.device_compute_s == pytest.approx(0.031)
 
 
 def test_a_sure_exit_stops_the_work() -> None:
     answer, asked = drive(Plan(exits=EARLY, split=2, codec="raw"), sure=(0,))
-    assert asked == [Observe(()), RunStages(0, 1), ReadExit(0)]
+    assert asked == [ReadExit(0, 0, 1)]
     assert answer.reading.exit == 0
 
 
 def test_an_unsure_one_goes_on_and_offloads() -> None:
     answer, asked = drive(Plan(exits=EARLY, split=2, codec="raw"), reply=REPLY)
-    assert [type(s).__name__ for s in asked[1:]] == [
-        "RunStages",
-        "ReadExit",
-        "RunStages",
-        "ReadExit",
-        "Encode",
-        "Now",
-        "Send",
-    ]
+    assert [type(s).__name__ for s in asked] == ["ReadExit", "ReadExit", "Encode", "Send"]
     assert (answer.answered_by, answer.reading.prediction, answer.payload_bytes) == (EDGE, 7, 500)
     assert (answer.network_s, answer.edge_wait_s, answer.edge_compute_s) == (0.020, 0.001, 0.005)
 
@@ -120,7 +107,7 @@ def test_without_a_reply_the_most_confident_reading_answers() -> None:
 
 def test_without_any_reading_it_computes_on_to_the_next_exit() -> None:
     answer, asked = drive(Plan(split=0, codec="jpeg"), reply=NoReply(0.1, shed=True))
-    assert asked[-2:] == [RunStages(0, 1), ReadExit(0)]
+    assert asked[-1:] == [ReadExit(0, 0, 1)]
     assert (answer.answered_by, answer.shed, answer.lost_reply) == (FALLBACK, True, False)
 
 
@@ -160,7 +147,7 @@ def test_the_edge_stops_at_a_sure_exit_too() -> None:
             step = steps.send(value)
             asked.append(step)
             value = (Reading(step.exit, 5, 0.95, 0, 0), 0.0) if isinstance(step, ReadExit) else None
-    assert asked == [RunStages(0, 2), ReadExit(1)]
+    assert asked == [ReadExit(1, 0, 2)]
     assert done.value.value.prediction == 5
 
 

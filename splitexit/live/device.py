@@ -23,7 +23,6 @@ from splitexit.inference import (
     Answer,
     Encode,
     NoReply,
-    Now,
     Observe,
     Payload,
     ReadExit,
@@ -151,27 +150,29 @@ class DeviceRuntime:
     def _answer(self, task: Task, step: Step) -> Any:
         match step:
             case RunStages(first, last):
-                task.features, seconds = self._cpu.run(
-                    partial(self._model.net.run_stages, task.features, first, last), task.times.run_s(first, last)
-                )
-                return seconds
-            case ReadExit(exit_):
-                return self._cpu.run(partial(self._model.read, task.features, exit_), task.times.exits[exit_])
+                return self._run(task, first, last)
+            case ReadExit(exit_, first, last):
+                before_s = self._run(task, first, last) if last > first else 0.0
+                read, seconds = self._cpu.run(partial(self._model.read, task.features, exit_), task.times.exits[exit_])
+                return read, before_s + seconds
             case Encode(split, codec):
                 pair = (split, codec)
                 content, seconds = self._cpu.run(
                     partial(self._model.codecs[pair].encode, task.features), task.times.encode_s(pair)
                 )
-                return Payload(len(content), seconds, content)
+                return Payload(len(content), seconds, self._cpu.now_s, content)
             case Observe(readings):
                 self._cpu.reach()
                 now_s = self._cpu.now_s
                 return self._sense.observe(
                     now_s, readings, self._workload.waiting(self._next, now_s), task.request.deadline_at_s
                 )
-            case Now():
-                return self._cpu.now_s
         raise TypeError(f"no device can answer {step}")
+
+    def _run(self, task: Task, first: int, last: int) -> float:
+        compute = partial(self._model.net.run_stages, task.features, first, last)
+        task.features, seconds = self._cpu.run(compute, task.times.run_s(first, last))
+        return seconds
 
     def _send(self, task: Task) -> None:
         step, number, now_s = task.step, task.request.number, self._cpu.now_s

@@ -22,7 +22,7 @@ from splitexit.decision import Plan, Reading
 from splitexit.errors import PayloadError, PolicyError
 from splitexit.experiment import EDGE_TIMES, HOST, stream
 from splitexit.hardware import named
-from splitexit.inference import ReadExit, RunStages, infer_on_edge
+from splitexit.inference import ReadExit, infer_on_edge
 from splitexit.live.gate import Gate
 from splitexit.live.model import Array, LiveModel
 from splitexit.live.pace import Pace, Paced
@@ -202,16 +202,15 @@ class EdgeRuntime:
         try:
             while True:
                 step = steps.send(result)
-                if isinstance(step, RunStages):
-                    features, result = self._run(features, step, pace, wanted), None
-                elif isinstance(step, ReadExit):
-                    self._stop_unless(wanted)
-                    result = self._read(features, step, pace)
+                assert isinstance(step, ReadExit)  # an edge that has all stages is asked for nothing else
+                features = self._run(features, step, pace, wanted)
+                self._stop_unless(wanted)
+                result = self._read(features, step, pace)
         except StopIteration as done:
             reading: Reading = done.value
             return reading
 
-    def _run(self, features: Array, step: RunStages, pace: Pace, wanted: Wanted) -> Array:
+    def _run(self, features: Array, step: ReadExit, pace: Pace, wanted: Wanted) -> Array:
         for stage in range(step.first, step.last):
             self._stop_unless(wanted)
             features = self.model.net.run_stages(features, stage, stage + 1)

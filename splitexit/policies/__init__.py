@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 class Policy(ABC):
     """Decides where the next request runs. One instance serves one device.
 
-    reads    the fields of Observation that `decide` looks at; any other is unreadable
-    revises  asked again after every exit that was read and did not fire
+    reads      the fields of Observation that `decide` looks at; any other is unreadable
+    revises    asked again after every exit that was read and did not fire
+    stateless  `decide` is a function of the observation alone: no chance, no memory, nothing learned; what lets an
+               engine work out beforehand what the policy does with each sample
     """
 
     reads: ClassVar[frozenset[str]] = frozenset()
     revises: ClassVar[bool] = False
+    stateless: ClassVar[bool] = False
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Called once before a run; raises InputError where the policy does not fit the setting."""

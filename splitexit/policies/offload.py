@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
@@ -20,6 +20,8 @@ class Offload(Policy):
 
     Split 0 sends the image itself: the baseline "edge only".
     """
+
+    stateless: ClassVar[bool] = True
 
     def __init__(self, *, split: Annotated[int, Ge(0)] = 0, codec: str = "jpeg") -> None:
         self.split, self.codec = split, codec

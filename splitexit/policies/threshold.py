@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from splitexit.decision import ExitCheck, Observation, Plan, Setting
 from splitexit.errors import InputError
@@ -25,6 +25,8 @@ class Threshold(Policy):
         codec: how the features are sent; needed with `split`.
         edge_exits: whether the edge may leave early too, by the same rule and threshold.
     """
+
+    stateless: ClassVar[bool] = True
 
     def __init__(
         self,

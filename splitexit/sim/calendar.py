@@ -1,48 +1,48 @@
 """SimPy's calendar, used through callbacks.
 
-A process per request costs five times as much as a callback per event, for the same times.
+A process per request costs five times as much as a callback per event, for the same times. What happens to
+a request is always one thing after another, so the objects themselves are the events and are used again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappush
 from typing import Any
 
 import simpy
 
-Function = Callable[[Any], None]
+Handlers = tuple[Callable[[Any], None]]
+"""What is called with the event when its time comes; a tuple, made once, because SimPy goes through it."""
+
+NORMAL = 1
 
 
-class _Call:
-    """The least that SimPy takes for an event: what to call, and no failure."""
+class Event:
+    """Something that can stand in the calendar, at one time after another."""
 
-    __slots__ = ("_argument", "_function", "callbacks")
-    _ok = True
-
-    def __init__(self, function: Function, argument: Any) -> None:
-        self._function, self._argument = function, argument
-        self.callbacks: Any = (self,)
-
-    def __call__(self, _: Any) -> None:
-        self._function(self._argument)
+    __slots__ = ("callbacks",)
+    _ok = True  # SimPy asks whether an event has failed; ours raise where they happen
+    callbacks: Any
 
 
 class Calendar:
-    """Calls functions at given times."""
+    """Calls handlers at given times; equal times in the order in which they were put in."""
 
     def __init__(self) -> None:
         self._env = simpy.Environment()
+        # SimPy's heap is filled directly: schedule() takes a delay, and now + (t - now) is not always t.
+        self._queue, self._count = self._env._queue, self._env._eid
 
     @property
     def now(self) -> float:
         """Seconds since the run began."""
-        return float(self._env.now)
+        return self._env._now  # type: ignore[return-value]  # it began at 0, and every time put in is a float
 
-    def at(self, time_s: float, function: Function, argument: Any) -> None:
-        """Calls function(argument) at `time_s`, or now if that has passed."""
-        delay_s = time_s - self._env.now
-        call: Any = _Call(function, argument)
-        self._env.schedule(call, delay=delay_s if delay_s > 0.0 else 0.0)
+    def put(self, time_s: float, event: Event, handlers: Handlers) -> None:
+        """Calls handlers(event) at `time_s`, which is not in the past and finite."""
+        event.callbacks = handlers
+        heappush(self._queue, (time_s, NORMAL, next(self._count), event))  # type: ignore[misc]  # SimPy asks no more
 
     def run(self) -> None:
         """Works through the calendar until it is empty."""

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from splitexit.experiment import Experiment, Workload
-from splitexit.inference import Answer, Decider, NoReply, Observe, Reply, Reveal, Send, complete, infer
+from splitexit.calibration import ServiceTimes
+from splitexit.experiment import Workload
+from splitexit.inference import Decider, NoReply, Observe, Reply, Reveal, Send, complete, infer
+from splitexit.recording import Part
 from splitexit.results import Completion
 from splitexit.sense import Sense
-from splitexit.sim.calendar import Calendar
-from splitexit.sim.edge import Edge
+from splitexit.sim.calendar import Calendar, Event
 from splitexit.sim.task import Task
 from splitexit.sim.transport import Transport
 from splitexit.sim.truth import LookAhead
@@ -21,38 +22,40 @@ class Device:
     """Takes up its requests and writes a row for each.
 
     Args:
-        calendar, edge: the world.
-        experiment, seed: where links, times and readings come from.
+        calendar: the run's.
+        part: what the model said.
+        times: what every part takes on this device.
         workload: the device's requests.
         decider: its policy.
+        pipeline: whether the CPU takes up other work while a payload is on its way.
         sink: called with every row, in the order of completion.
+
+    sense      what the policy may look at; None where it looks at nothing but readings
+    transport  the way to the edge; set before the first request
     """
+
+    transport: Transport
 
     def __init__(
         self,
         calendar: Calendar,
-        edge: Edge,
-        experiment: Experiment,
-        seed: int,
+        part: Part,
+        times: ServiceTimes,
         workload: Workload,
         decider: Decider,
+        pipeline: bool,
         sink: Callable[[Completion], None],
     ) -> None:
-        self._calendar, self._workload, self._decider, self._sink = calendar, workload, decider, sink
-        self._part = experiment.recording.test
-        self._times = experiment.device_times(seed, workload.device)
-        reads = decider.policy.reads
-        self.sense = Sense(decider.setting.link, reads)
-        self.transport = Transport(calendar, edge, experiment, seed, workload.device, self.sense)
-        self._pipeline = experiment.scenario.devices.pipeline
-        self._counts_queue = "queue_length" in reads
-        # A policy that is asked again must see the world as it is then, unless it looks only at readings.
-        self._catches_up = decider.policy.revises and bool(reads - {"readings"})
+        self._calendar, self._part, self._times = calendar, part, times
+        self._workload, self._decider, self._pipeline, self._sink = workload, decider, pipeline, sink
+        self.sense = Sense(decider.setting.link, decider.policy.reads) if decider.watches else None
         self._next = 0
         self._free_s = 0.0
         self._busy = self._waking = False
         self._resumed: deque[Task] = deque()
         self._loop_s: float | None = 0.0  # closed loop: when the next request arrives; None while it cannot
+        self._alarm = Event()
+        self._on_wake, self._on_computed, self._on_reached = (self._wake,), (self._computed,), (self._compute,)
 
     def take_next(self) -> None:
         """The CPU is free: it resumes a task, begins the next request, or sleeps until one arrives."""
@@ -68,71 +71,73 @@ class Device:
             self._begin(arrival_s)
         elif not self._waking:
             self._waking = True
-            self._calendar.at(arrival_s, self._wake, arrival_s)
+            self._calendar.put(arrival_s, self._alarm, self._on_wake)
 
-    def _wake(self, arrival_s: float) -> None:
+    def _wake(self, _: Event) -> None:
         self._waking = False
         if not self._busy:
-            self._begin(arrival_s)
+            self.take_next()
 
     def _begin(self, arrival_s: float) -> None:
-        number = self._next
-        self._next += 1
+        number, workload = self._next, self._workload
+        self._next = number + 1
         self._loop_s = None
-        request = self._workload.request(number, arrival_s)
-        start_s = max(arrival_s, self._free_s)
+        request = workload.request(number, arrival_s)
+        start_s = arrival_s if arrival_s > self._free_s else self._free_s
         steps = infer(self._decider, request.deadline_at_s)
-        position, times = self._workload.positions[number], self._times.at(number)
-        task = Task(request, self._part, position, steps, times, start_s, start_s, start_s, next(steps))
+        task = Task(request, self._part, workload.positions[number], steps, self._times.at(number), start_s)
+        task.step = next(steps)
         self._compute(task)
 
     def _compute(self, task: Task) -> None:
         """Answers the task's steps until it must wait for the world; the CPU is busy until then."""
         self._busy = True
-        step, send = task.step, task.steps.send
+        step, send, compute = task.step, task.steps.send, task.compute
         try:
-            while True:
-                kind = type(step)
-                if kind is Send:
-                    task.step = step
-                    self._calendar.at(task.clock_s, self._computed, (task, None))
-                    return
-                if kind is Observe and self._catches_up and task.clock_s > self._calendar.now:
-                    task.step = step
-                    self._calendar.at(task.clock_s, self._compute, task)
-                    return
-                step = send(self._answer(task, kind, step))
+            while (kind := type(step)) is not Send:
+                if kind is Observe or kind is Reveal:
+                    if task.clock_s > self._calendar.now:  # the policy must see the world as it is then
+                        task.step = step
+                        self._calendar.put(task.clock_s, task, self._on_reached)
+                        return
+                    step = send(self._told(task, step))
+                else:
+                    step = send(compute(step))
+            task.step = step
         except StopIteration as done:
-            self._calendar.at(task.clock_s, self._computed, (task, done.value))
+            task.answer = done.value
+        self._calendar.put(task.clock_s, task, self._on_computed)
 
-    def _answer(self, task: Task, kind: type, step: Any) -> Any:
-        if kind is Observe:
-            waiting = self._workload.waiting(self._next, task.clock_s) if self._counts_queue else 0
-            return self.sense.observe(task.clock_s, step.readings, waiting, task.request.deadline_at_s)
-        if kind is Reveal:
+    def _told(self, task: Task, step: Any) -> Any:
+        """The answer to a question about the world."""
+        if type(step) is not Observe:
             return LookAhead(self._decider.setting, self.transport, task)
-        return task.compute(step)
+        assert self.sense is not None
+        waiting = self._workload.waiting(self._next, task.clock_s)
+        return self.sense.observe(task.clock_s, step.readings, waiting, task.request.deadline_at_s)
 
-    def _computed(self, done: tuple[Task, Answer | None]) -> None:
+    def _computed(self, task: Task) -> None:
         """The CPU has done what it can for this task: it is answered, or its payload leaves."""
-        task, answer = done
-        self.sense.computed(task.busy_since_s, task.clock_s)
-        if answer is not None:
-            self._finish(task, answer)
+        now_s = task.clock_s
+        if self.sense is not None:
+            self.sense.computed(task.busy_since_s, now_s)
+        if task.answer is not None:
+            self._finish(task)
         else:
-            self.transport.send(task, self._heard)
+            self.transport.send(task, task.step)
             if not self._pipeline:
                 return  # the CPU waits for the reply
-        self._release(task.clock_s)
+        self._release(now_s)
 
-    def _heard(self, task: Task, result: Reply | NoReply, now_s: float) -> None:
+    def heard(self, task: Task, result: Reply | NoReply) -> None:
         """The wait for the edge is over: the request ends, or needs the CPU for its fallback."""
-        task.clock_s = now_s
+        task.clock_s = now_s = self._calendar.now
         try:
             task.step = task.steps.send(result)
             self._resumed.append(task)
         except StopIteration as done:
-            self._finish(task, done.value)
+            task.answer = done.value
+            self._finish(task)
         if not self._pipeline:
             self._release(now_s)
         elif not self._busy:
@@ -142,9 +147,10 @@ class Device:
         self._free_s, self._busy = now_s, False
         self.take_next()
 
-    def _finish(self, task: Task, answer: Answer) -> None:
-        row = complete(task.request, answer, task.start_s, task.clock_s)
-        self._decider.learn(answer, row.response_s)
+    def _finish(self, task: Task) -> None:
+        row = complete(task.request, task.answer, task.start_s, task.clock_s)
+        if self._decider.learns:
+            self._decider.learn(task.answer, row.response_s)
         if self._workload.arrival_s is None:
             self._loop_s = task.clock_s + self._workload.think_s
         self._sink(row)

@@ -1,64 +1,106 @@
-"""One offloaded request on its way through the simulated edge."""
+"""One offloaded request on its way through the simulated servers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from typing import TYPE_CHECKING
 
 from splitexit.bundle import ModelSpec
 from splitexit.calibration import Times
-from splitexit.decision import ExitCheck, Reading
-from splitexit.inference import ReadExit, RunStages, infer_on_edge
-from splitexit.recording import Part
+from splitexit.decision import Reading
+from splitexit.inference import ReadExit, Send, infer_behind
+from splitexit.sim.calendar import Event
+from splitexit.sim.task import Task
+
+if TYPE_CHECKING:
+    from splitexit.sim.transport import Transport
 
 
-@dataclass(slots=True)
-class Job:
-    """What the edge is asked to do, and what came of it.
+class Job(Event):
+    """What the servers are asked to do, and what came of it.
 
-    Args:
-        position: the sample's place in `part`.
-        times: what every part of this request takes on the edge.
-        give_up_s: when the device stops waiting; the edge starts nothing after it.
+    task, send, home   the request, what it asked for, and the way back to its device
+    sent_s, give_up_s  when its device sent it, and when that stops waiting; nothing is started for it after that
+    split, codec       the features that it arrives with; a tier that passes it on changes them
+    size_bytes         on the wire, with framing
+    times              what every part of this request takes at the tier where it is
+    readings           what exits behind the link have said
+    arrive_s           when it reached the tier where it is
+    wait_s, compute_s  of all tiers together
+    reading            the answer
+    awaited            whether the device still waits
     """
 
-    spec: ModelSpec
-    part: Part
-    position: int
-    split: int
-    codec: str
-    edge_exits: tuple[ExitCheck, ...]
-    times: Times
-    give_up_s: float
-    wait_s: float = 0.0
-    compute_s: float = 0.0
-    queue_length: int = 0
-    reading: Reading | None = None
+    __slots__ = (
+        "airtime_s",
+        "answered_by",
+        "arrive_s",
+        "awaited",
+        "codec",
+        "compute_s",
+        "give_up_s",
+        "home",
+        "queue_length",
+        "reading",
+        "readings",
+        "send",
+        "sent_s",
+        "shed",
+        "size_bytes",
+        "split",
+        "task",
+        "times",
+        "wait_s",
+    )
 
-    def compute(self, start_s: float) -> None:
-        """Decodes and runs from `start_s`; stops at the first stage boundary behind `give_up_s`.
+    answered_by: str
+    arrive_s: float
 
-        Sets `compute_s`, and `reading` unless it was stopped.
+    def __init__(self, task: Task, send: Send, home: Transport, times: Times, size_bytes: int, now_s: float) -> None:
+        self.task, self.send, self.home, self.times, self.size_bytes = task, send, home, times, size_bytes
+        self.split, self.codec = send.split, send.codec
+        self.sent_s, self.give_up_s = now_s, now_s + send.timeout_s
+        self.wait_s = self.compute_s = self.airtime_s = 0.0
+        self.queue_length = 0
+        self.reading: Reading | None = None
+        self.readings: list[Reading] = []
+        self.awaited, self.shed = True, False
+
+    def compute(self, spec: ModelSpec, start_s: float, until: int) -> float:
+        """Decodes and runs from `start_s` up to stage `until`; stops at the first boundary at or behind `give_up_s`.
+
+        Sets `reading` where an exit answers in time, adds to `compute_s`.
+
+        Returns:
+            When it is done, or has been stopped.
         """
-        now_s = start_s + self.times.decode_s((self.split, self.codec))
-        steps = infer_on_edge(self.spec, self.split, self.edge_exits)
-        result: object = None
+        times, give_up_s = self.times, self.give_up_s
+        now_s = start_s + times.decode_s((self.split, self.codec))
+        steps = infer_behind(spec, self.split, self.send.edge_exits, self.readings, until)
+        said: tuple[Reading, float] | None = None
         try:
-            while now_s < self.give_up_s:
-                step = steps.send(result)
-                if isinstance(step, RunStages):
-                    now_s = self._run(step, now_s)
-                    result = None
-                elif isinstance(step, ReadExit):
-                    now_s += self.times.exits[step.exit]
-                    readings = self.part.edge_readings(self.split, self.codec, step.exit)
-                    result = readings[self.position], 0.0
+            while now_s < give_up_s:
+                step = steps.send(said)
+                first, last = step[-2:]
+                for stage_s in times.stages[first:last]:
+                    if now_s >= give_up_s:
+                        break
+                    now_s += stage_s
+                if type(step) is ReadExit and now_s < give_up_s:
+                    now_s += times.exits[step.exit]
+                    said = self.says(step.exit), 0.0
         except StopIteration as done:
             self.reading = done.value
-        self.compute_s = now_s - start_s
-
-    def _run(self, step: RunStages, now_s: float) -> float:
-        for stage_s in self.times.stages[step.first : step.last]:
-            if now_s >= self.give_up_s:
-                break
-            now_s += stage_s
+        self.compute_s += now_s - start_s
         return now_s
+
+    def expected_done_s(self, spec: ModelSpec, start_s: float, until: int) -> float:
+        """What `compute` would return, without any trace."""
+        twin = copy.copy(self)
+        twin.readings = [*self.readings]
+        return twin.compute(spec, start_s, until)
+
+    def says(self, exit_: int) -> Reading:
+        """What this exit says on the features that the device sent."""
+        send, task = self.send, self.task
+        return task.part.edge_readings(send.split, send.codec, exit_)[task.position]

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from splitexit.experiment import Experiment
-from splitexit.results import Completion
+from splitexit.results import EDGE, Completion
 from splitexit.sim.calendar import Calendar
 from splitexit.sim.device import Device
-from splitexit.sim.edge import Edge
+from splitexit.sim.lane import FifoLane
+from splitexit.sim.server import Server
+from splitexit.sim.tier import Tier
+from splitexit.sim.transport import Transport
 
 
 def simulate(experiment: Experiment, policy: str, seed: int, requests: int | None = None) -> list[Completion]:
@@ -27,11 +30,32 @@ def simulate(experiment: Experiment, policy: str, seed: int, requests: int | Non
     """
     rows: list[Completion] = []
     calendar = Calendar()
-    edge = Edge(calendar, experiment.scenario.edge.workers)
+    spec = experiment.spec
+    edge = Tier(calendar, spec, EDGE, spec.num_stages, lambda number: experiment.edge_times(seed, number), "round-robin")
+    edge.servers.append(Server(calendar, edge, experiment.scenario.edge.workers, None))
     for number in range(experiment.scenario.devices.count):
         decider = experiment.decider(policy, seed, number)
         workload = experiment.workload(seed, number, requests)
-        Device(calendar, edge, experiment, seed, workload, decider, rows.append).take_next()
+        device = Device(
+            calendar,
+            experiment.recording.test,
+            experiment.device_times(seed, number),
+            workload,
+            decider,
+            experiment.scenario.devices.pipeline,
+            rows.append,
+        )
+        device.transport = Transport(
+            calendar,
+            edge,
+            FifoLane(calendar, experiment.uplink(seed, number), True),
+            FifoLane(calendar, experiment.downlink(seed, number), False),
+            experiment.edge_times(seed, number),
+            experiment.edge_calibration.rpc,
+            device.sense,
+            device.heard,
+        )
+        device.take_next()
     with _no_collection():
         calendar.run()
     return rows

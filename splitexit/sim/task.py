@@ -3,47 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Any
 
 from splitexit.calibration import Times
-from splitexit.inference import Answer, Encode, Now, Payload, ReadExit, Request, RunStages, Step
+from splitexit.inference import Answer, Encode, Payload, ReadExit, Request, RunStages, Step
 from splitexit.recording import Part
+from splitexit.sim.calendar import Event
 
 
-@dataclass(slots=True)
-class Task:
+class Task(Event):
     """One request on the device.
 
-    `position` is the sample's place in `part`; `step` is what the generator asked for last. `clock_s`
-    is the request's own time: it runs ahead of the calendar while the CPU works, because nothing
-    outside can interfere with a stage. `busy_since_s` is when the CPU took it up last.
+    request, position  what was asked, and the sample's place in `part`
+    steps, step        its generator, and what that asked for last
+    times              what every part of it takes on this device
+    start_s            when it was taken up
+    clock_s            its own time: it runs ahead of the calendar while the CPU works, because nothing outside can
+                       interfere with a stage
+    busy_since_s       when the CPU took it up last
+    answer             how it ended
     """
 
-    request: Request
-    part: Part
-    position: int
-    steps: Generator[Step, Any, Answer]
-    times: Times
-    start_s: float
-    clock_s: float
-    busy_since_s: float
-    step: Step | None = None
+    __slots__ = ("answer", "busy_since_s", "clock_s", "part", "position", "request", "start_s", "step", "steps", "times")
+
+    step: Step
+
+    def __init__(
+        self,
+        request: Request,
+        part: Part,
+        position: int,
+        steps: Generator[Step, Any, Answer],
+        times: Times,
+        start_s: float,
+    ) -> None:
+        self.request, self.part, self.position, self.steps, self.times = request, part, position, steps, times
+        self.start_s = self.clock_s = self.busy_since_s = start_s
+        self.answer: Answer | None = None
 
     def compute(self, step: Any) -> Any:
         """Answers a step that needs nothing but the CPU, and moves the clock by what it takes."""
         kind = type(step)
-        if kind is RunStages:
-            seconds = self.times.run_s(step.first, step.last)
-            self.clock_s += seconds
-            return seconds
         if kind is ReadExit:
-            seconds = self.times.exits[step.exit]
+            exit_, first, last = step
+            seconds = self.times.exits[exit_]
+            if last > first:
+                seconds += self.times.run_s(first, last)
             self.clock_s += seconds
-            return self.part.readings(step.exit)[self.position], seconds
+            return self.part.readings(exit_)[self.position], seconds
         if kind is Encode:
-            seconds = self.times.encode_s((step.split, step.codec))
+            seconds = self.times.encode_s(step)
             self.clock_s += seconds
-            return Payload(self.part.payload_sizes(step.split, step.codec)[self.position], seconds)
-        assert kind is Now, f"no CPU can answer {step}"
-        return self.clock_s
+            return Payload(self.part.payload_sizes(*step)[self.position], seconds, self.clock_s)
+        assert kind is RunStages, f"no CPU can answer {step}"
+        seconds = self.times.run_s(*step)
+        self.clock_s += seconds
+        return seconds

@@ -1,20 +1,21 @@
-"""The simulated way from a device to the edge and back."""
+"""The simulated way from a device to the edge and back, and the device's patience."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from heapq import heappop, heappush
 
+from splitexit.calibration import Rpc, ServiceTimes
 from splitexit.decision import EdgeLoad
-from splitexit.experiment import Experiment
 from splitexit.inference import NoReply, Reply, Send
 from splitexit.sense import Sense
-from splitexit.sim.calendar import Calendar
-from splitexit.sim.edge import Edge
+from splitexit.sim.calendar import Calendar, Event
 from splitexit.sim.job import Job
+from splitexit.sim.lane import FOREVER, Lane
 from splitexit.sim.task import Task
+from splitexit.sim.tier import Tier
 
-Heard = Callable[[Task, Reply | NoReply, float], None]
+Heard = Callable[[Task, Reply | NoReply], None]
 
 
 class Transport:
@@ -22,66 +23,106 @@ class Transport:
 
     Args:
         calendar, edge: the world.
-        experiment, seed, device: where the links and the edge's times come from.
-        sense: told of everything sent and heard.
+        uplink, downlink: of this device, or shared.
+        times, rpc: what every part takes on the edge, and what a call costs.
+        sense: told of everything sent and heard; None where the policy looks at nothing of it.
+        heard: called once per payload sent, with the reply or for want of it.
     """
 
     def __init__(
-        self, calendar: Calendar, edge: Edge, experiment: Experiment, seed: int, device: int, sense: Sense
+        self,
+        calendar: Calendar,
+        edge: Tier,
+        uplink: Lane,
+        downlink: Lane,
+        times: ServiceTimes,
+        rpc: Rpc,
+        sense: Sense | None,
+        heard: Heard,
     ) -> None:
-        self._calendar, self.edge, self._sense = calendar, edge, sense
-        self._spec, self._part = experiment.spec, experiment.recording.test
-        self.uplink, self.downlink = experiment.uplink(seed, device), experiment.downlink(seed, device)
-        self._times = experiment.edge_times(seed, device)
-        self.rpc = experiment.edge_calibration.rpc
-        self._awaited: dict[int, Job] = {}
+        self._calendar, self.edge, self.uplink, self.downlink = calendar, edge, uplink, downlink
+        self._times, self.rpc, self._sense, self._heard = times, rpc, sense, heard
+        # Waiting ends for most requests long before their time is up, so one alarm serves all of them.
+        self._due: list[tuple[float, int, Job]] = []
+        self._alarm_s = FOREVER
+        self._on_alarm, self._on_reply, self._on_reset = (self._ring,), (self._replied,), (self._was_reset,)
 
     def job(self, task: Task, send: Send) -> Job:
         """What the edge would be asked to do for this task, sent at the task's clock."""
-        times = self._times.at(task.request.number)
-        give_up_s = task.clock_s + send.timeout_s
-        return Job(self._spec, self._part, task.position, send.split, send.codec, send.edge_exits, times, give_up_s)
+        size_bytes = send.payload.size_bytes + self.rpc.uplink_overhead_bytes
+        return Job(task, send, self, self._times.at(task.request.number), size_bytes, task.clock_s)
 
-    def uplink_bytes(self, send: Send) -> int:
-        """Bytes on the wire."""
-        return send.payload.size_bytes + self.rpc.uplink_overhead_bytes
+    def send(self, task: Task, send: Send) -> None:
+        """The task's payload leaves now."""
+        job = self.job(task, send)
+        if self._sense is not None:
+            self._sense.sent(task.request.number, job.sent_s)
+        self._expect(job)
+        self.uplink.carry(job.size_bytes, job, self.edge.on_arrival, job.times.rpc_s)
 
-    def send(self, task: Task, heard: Heard) -> None:
-        """The task's payload leaves now; `heard` is called once, with the reply or for want of it."""
-        send = task.step
-        assert isinstance(send, Send)
-        sent_s, number = task.clock_s, task.request.number
-        self._sense.sent(number, sent_s)
-        job = self._awaited[number] = self.job(task, send)
-        arrive_s = self.uplink.send(sent_s, self.uplink_bytes(send))[2] + job.times.rpc_s
-        # A payload that arrives after the device has given up is refused on sight.
-        if arrive_s < job.give_up_s:
-            back = partial(self._reply_leaves, task, send, sent_s, job, heard)
-            self._calendar.at(arrive_s, partial(self.edge.submit, job, back), arrive_s)
-        self._calendar.at(job.give_up_s, partial(self._give_up, heard, job.give_up_s - sent_s), task)
+    def reply_leaves(self, job: Job) -> None:
+        """An answer, or a refusal for want of room, is at the far end of the downlink."""
+        self.downlink.carry(self.rpc.downlink_bytes, job, self._on_reply)
 
-    def _reply_leaves(self, task: Task, send: Send, sent_s: float, job: Job, heard: Heard, now_s: float) -> None:
-        arrive_s = self.downlink.send(now_s, self.rpc.downlink_bytes)[2]
-        self._calendar.at(arrive_s, partial(self._replied, task, send, sent_s, job, heard), arrive_s)
+    def reset(self, job: Job) -> None:
+        """The connection breaks at the far end."""
+        self._calendar.put(self._calendar.now + self.downlink.delay_s, job, self._on_reset)
 
-    def _replied(self, task: Task, send: Send, sent_s: float, job: Job, heard: Heard, now_s: float) -> None:
-        number = task.request.number
-        if self._awaited.pop(number, None) is None:
+    def _replied(self, job: Job) -> None:
+        now_s = self._calendar.now
+        if not job.awaited or now_s >= job.give_up_s:
             return  # too late
-        reply = self.reply(job, now_s - sent_s)
-        self._sense.replied(number, self.uplink_bytes(send), reply.network_s, reply.load)
-        heard(task, reply, now_s)
+        job.awaited = False
+        elapsed_s = now_s - job.sent_s
+        if job.reading is None:
+            self._fail(job, NoReply(elapsed_s, job.shed, job.airtime_s))
+            return
+        reply = self.reply(job, elapsed_s)
+        if self._sense is not None:
+            self._sense.replied(job.task.request.number, job.size_bytes, reply.network_s, reply.load)
+        self._heard(job.task, reply)
 
     @staticmethod
     def reply(job: Job, elapsed_s: float) -> Reply:
         """A computed job as the device sees it, `elapsed_s` after sending."""
         assert job.reading is not None
-        network_s = elapsed_s - job.wait_s - job.compute_s
-        return Reply(job.reading, network_s, job.wait_s, job.compute_s, EdgeLoad(job.queue_length, job.wait_s))
+        wait_s, compute_s = job.wait_s, job.compute_s
+        load = EdgeLoad(job.queue_length, wait_s)
+        network_s = elapsed_s - wait_s - compute_s
+        return Reply(job.reading, network_s, wait_s, compute_s, load, job.answered_by, job.airtime_s)
 
-    def _give_up(self, heard: Heard, timeout_s: float, task: Task) -> None:
-        job = self._awaited.pop(task.request.number, None)
-        if job is None:
-            return  # it was answered
-        self._sense.given_up(task.request.number)
-        heard(task, NoReply(timeout_s), job.give_up_s)
+    def _was_reset(self, job: Job) -> None:
+        if job.awaited and job.give_up_s > self._calendar.now:
+            self._give_up(job)
+
+    def _expect(self, job: Job) -> None:
+        heappush(self._due, (job.give_up_s, job.task.request.number, job))
+        if job.give_up_s < self._alarm_s:
+            self._set(job.give_up_s)
+
+    def _set(self, time_s: float) -> None:
+        self._alarm_s = time_s
+        if time_s < FOREVER:
+            self._calendar.put(time_s, Event(), self._on_alarm)
+
+    def _ring(self, _: Event) -> None:
+        """Time is up for the first of those expected, unless an earlier alarm took this one's place."""
+        now_s, due = self._calendar.now, self._due
+        if now_s < self._alarm_s:
+            return
+        late = []
+        while due and (due[0][0] <= now_s or not due[0][2].awaited):
+            late.append(heappop(due)[2])
+        self._set(due[0][0] if due else FOREVER)
+        for job in late:
+            if job.awaited:
+                self._give_up(job)
+
+    def _give_up(self, job: Job) -> None:
+        job.awaited = False
+        self._fail(job, NoReply(self._calendar.now - job.sent_s, False, job.airtime_s))
+
+    def _fail(self, job: Job, result: NoReply) -> None:
+        if self._sense is not None:
+            self._sense.given_up(job.task.request.number)
+        self._heard(job.task, result)

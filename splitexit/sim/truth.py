@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from splitexit.decision import Observation, Plan, Setting
-from splitexit.inference import Answer, Decider, NoReply, Observe, Reply, Send, infer
+from splitexit.inference import Answer, Decider, NoReply, Reply, Send, infer
 from splitexit.policies import Policy
+from splitexit.sim.job import Job
 from splitexit.sim.task import Task
 from splitexit.sim.transport import Transport
 
@@ -49,30 +50,23 @@ class LookAhead:
         value: Any = None
         try:
             while True:
-                value = self._answer(steps.send(value))
+                step = steps.send(value)
+                value = self._send(step) if isinstance(step, Send) else self._task.compute(step)
         except StopIteration as done:
             answer: Answer = done.value
             return answer
 
-    def _answer(self, step: Any) -> Any:
-        if isinstance(step, Observe):
-            return _NOTHING
-        return self._send(step) if isinstance(step, Send) else self._task.compute(step)
-
     def _send(self, send: Send) -> Reply | NoReply:
         task, transport = self._task, self._transport
         sent_s, job = task.clock_s, transport.job(task, send)
-        arrive_s = transport.uplink.peek(sent_s, transport.uplink_bytes(send))[2] + job.times.rpc_s
-        start_s = transport.edge.start_s(arrive_s)
-        if start_s < job.give_up_s:
-            job.wait_s = start_s - arrive_s
-            job.compute(start_s)
-        back_s = transport.downlink.peek(start_s + job.compute_s, transport.rpc.downlink_bytes)[2]
+        back_s = self._back_s(job, transport.uplink.peek(sent_s, job.size_bytes) + job.times.rpc_s)
         if job.reading is None or back_s >= job.give_up_s:
             task.clock_s = job.give_up_s
             return NoReply(send.timeout_s)
         task.clock_s = back_s
         return transport.reply(job, back_s - sent_s)
 
-
-_NOTHING = Observation()
+    def _back_s(self, job: Job, arrive_s: float) -> float:
+        """When the reply would be here; job.reading is None where there would be none."""
+        done_s = self._transport.edge.expect(job, arrive_s)
+        return self._transport.downlink.peek(done_s, self._transport.rpc.downlink_bytes)

@@ -16,6 +16,7 @@ from tests.live_bundle import POLICIES, open_experiment, open_model
 
 REQUESTS = 200
 SEED = 3
+UNKNOWN_LIVE = {"energy_j", "airtime_s"}
 TIMES = {
     "arrival_s",
     "start_s",

@@ -1,0 +1,89 @@
+"""One simulated server: workers behind one queue, first come, first served."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from typing import TYPE_CHECKING
+
+from splitexit.sim.calendar import Calendar
+from splitexit.sim.job import Job
+
+if TYPE_CHECKING:
+    from splitexit.sim.tier import Tier
+
+
+class Server:
+    """`workers` that compute one job at a time each.
+
+    Args:
+        calendar: the run's calendar.
+        tier: whose server it is; told of what becomes of a job.
+        workers: how many jobs run at once.
+        room: how many may wait; None for any number.
+
+    down   whether it is out of order; only the tier changes that, by `fail` and `recover`
+    """
+
+    def __init__(self, calendar: Calendar, tier: Tier, workers: int, room: int | None) -> None:
+        self._calendar, self._tier, self._idle, self._room = calendar, tier, workers, room
+        self._waiting: deque[Job] = deque()
+        self._running: dict[Job, float] = {}
+        self._on_done = (self._done,)
+        self.down = False
+
+    @property
+    def present(self) -> int:
+        """Jobs waiting or running; those that nobody waits for any more leave the head of the queue."""
+        waiting, now_s = self._waiting, self._calendar.now
+        while waiting and waiting[0].give_up_s <= now_s:
+            waiting.popleft()
+        return len(waiting) + len(self._running)
+
+    def arrive(self, job: Job) -> None:
+        """A job arrives now, while its device waits."""
+        if self._idle:
+            self._start(job)
+        elif self._room is not None and self.present - len(self._running) >= self._room:
+            self._tier.shed(job)
+        else:
+            self._waiting.append(job)
+
+    def _start(self, job: Job) -> None:
+        self._idle -= 1
+        now_s = self._calendar.now
+        job.wait_s += now_s - job.arrive_s
+        self._running[job] = done_s = job.compute(self._tier.spec, now_s, self._tier.until)
+        self._calendar.put(done_s, job, self._on_done)
+
+    def _done(self, job: Job) -> None:
+        if self._running.pop(job, None) is None:
+            return  # it was lost when the server failed
+        self._idle += 1
+        job.queue_length = present = self.present
+        if present > len(self._running):
+            self._start(self._waiting.popleft())
+        self._tier.done(job)
+
+    def fail(self) -> list[Job]:
+        """Breaks down; returns the jobs that are lost."""
+        lost = [*self._running, *self._waiting]
+        self._idle += len(self._running)
+        self._running.clear()
+        self._waiting.clear()
+        self.down = True
+        return lost
+
+    def recover(self) -> None:
+        """Works again, with nothing to do."""
+        self.down = False
+
+    def start_s(self, arrive_s: float) -> float:
+        """When a job arriving then would start, as things stand."""
+        free_s = [0.0] * self._idle + list(self._running.values())
+        heapq.heapify(free_s)
+        for job in self._waiting:
+            start_s = max(arrive_s, free_s[0])
+            if start_s < job.give_up_s:
+                heapq.heapreplace(free_s, job.expected_done_s(self._tier.spec, free_s[0], self._tier.until))
+        return max(arrive_s, free_s[0])
