@@ -10,12 +10,14 @@ that the link is handed, headers included.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import Annotated, Self
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from splitexit.errors import InputError
 from splitexit.links._jitter import Distribution, Jitter
 from splitexit.registry import Registry
 
@@ -49,11 +51,31 @@ class Link(ABC):
         self._jitter = self._new_jitter(np.random.default_rng(0))
 
     @abstractmethod
-    def finish_s(self, start_s: float, size_bytes: int) -> float:
+    def finish_s(self, start_s: float, size_bytes: float) -> float:
         """When the last byte of a message offered at `start_s` has been sent.
 
         `start_s` is never smaller than what an earlier call returned. The result is not before `start_s`.
         """
+
+    def sent_bytes(self, start_s: float, end_s: float) -> float:
+        """Bytes that go through in that time if the link is busy throughout.
+
+        A function of time: it may be asked about any time, in any order, and what was sent changes nothing.
+
+        Raises:
+            InputError: the link has no such function, because its capacity depends on what is sent.
+        """
+        raise InputError(
+            f"{_kebab(type(self).__name__)}: its capacity depends on what is sent, so it cannot be shared by processor "
+            "sharing nor be under outage and bandwidth events; try constant, trace, mahimahi, markov or fading"
+        )
+
+    def fluid_s(self, start_s: float, size_bytes: float) -> float:
+        """When a link that is busy from `start_s` on has carried so much: the inverse of `sent_bytes`.
+
+        The same as `finish_s` where that is a function of time, too.
+        """
+        return self.finish_s(start_s, size_bytes)
 
     def arrive_s(self, start_s: float, sent_s: float) -> float:
         """When a message is complete at the far end that was sent from `start_s` to `sent_s`, and not before others.
@@ -117,6 +139,11 @@ class Fifo:
     def fork(self) -> Fifo:
         """A queue that goes on from the present state on its own."""
         return Fifo(self.link.fork(), self.free_s, self.arrived_s)
+
+
+def _kebab(name: str) -> str:
+    """TokenBucket -> token-bucket."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
 
 
 LINKS: Registry[Link] = Registry(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class _Block:
 
 
 class Spans:
-    """An endless row of spans, pure: drawn block by block from one seed, remembered by where blocks start.
+    """An endless row of spans, pure: drawn block by block from one seed, known by where blocks start and what they carry.
 
     Args:
         rng: gives the seed.
@@ -45,10 +46,10 @@ class Spans:
     """
 
     def __init__(self, rng: np.random.Generator, draw: Draw) -> None:
-        self._starts_s = [0.0]
+        self._starts_s, self._totals = [0.0], list[float]()
         self._blocks = Blocks(rng, lambda block_rng, number: _block(*draw(block_rng, number)))
 
-    def finish_s(self, start_s: float, size_bytes: int) -> float:
+    def finish_s(self, start_s: float, size_bytes: float) -> float:
         """The earliest time at which the integral of the rate from the start is the size."""
         if not size_bytes:
             return start_s
@@ -62,6 +63,12 @@ class Spans:
             block = self._blocks[number]
         return max(start_s, self._starts_s[number] + block.when_sent(target))
 
+    def sent_bytes(self, start_s: float, end_s: float) -> float:
+        """The integral of the rate."""
+        first, last = self._number_at(start_s), self._number_at(end_s)
+        sent = self._blocks[first].sent_by(start_s - self._starts_s[first])
+        return fsum(self._totals[first:last]) - sent + self._blocks[last].sent_by(end_s - self._starts_s[last])
+
     def _number_at(self, time_s: float) -> int:
         while time_s >= self._starts_s[-1]:
             self._reach(len(self._starts_s))
@@ -70,7 +77,9 @@ class Spans:
     def _reach(self, number: int) -> None:
         """Learns where the block starts; the ones before it are known."""
         if number == len(self._starts_s):
-            self._starts_s.append(self._starts_s[-1] + self._blocks[number - 1].edges_s[-1])
+            before = self._blocks[number - 1]
+            self._starts_s.append(self._starts_s[-1] + before.edges_s[-1])
+            self._totals.append(before.sent_bytes[-1])
 
 
 def _block(lengths_s: Floats, rates: Floats) -> _Block:

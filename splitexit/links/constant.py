@@ -23,6 +23,10 @@ class Constant(Link):
         self.mean_bps = mbps * 1e6
         self._byte_s = 8.0 / self.mean_bps
 
-    def finish_s(self, start_s: float, size_bytes: int) -> float:
+    def finish_s(self, start_s: float, size_bytes: float) -> float:
         """start + 8 size / rate."""
         return start_s + size_bytes * self._byte_s
+
+    def sent_bytes(self, start_s: float, end_s: float) -> float:
+        """rate (end - start) / 8."""
+        return (end_s - start_s) / self._byte_s

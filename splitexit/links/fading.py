@@ -57,9 +57,13 @@ class Fading(Link):
         efficiency = np.log2(1.0 + self._snr * rng.exponential(size=BLOCK))
         return np.full(BLOCK, self.coherence_ms / 1000.0), self.bandwidth_mhz * 1e6 / 8.0 * efficiency
 
-    def finish_s(self, start_s: float, size_bytes: int) -> float:
+    def finish_s(self, start_s: float, size_bytes: float) -> float:
         """The earliest time at which the integral of the rate from the start is the size."""
         return self._spans.finish_s(start_s, size_bytes)
+
+    def sent_bytes(self, start_s: float, end_s: float) -> float:
+        """The integral of the rate."""
+        return self._spans.sent_bytes(start_s, end_s)
 
     def fork(self) -> Self:
         """Meets the same fading."""

@@ -70,9 +70,9 @@ class GilbertElliott(Link):
         self._sent = 0
         super().reseed(rng)
 
-    def finish_s(self, start_s: float, size_bytes: int) -> float:
+    def finish_s(self, start_s: float, size_bytes: float) -> float:
         """start + every transmission + one recovery wait per run of losses (the last packet may be short)."""
-        sent_bytes, runs, offset = 0, 0, 0
+        sent_bytes, runs, offset = 0.0, 0, 0.0
         in_run = False
         while offset < size_bytes:
             packet = min(self.packet_bytes, size_bytes - offset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
@@ -27,7 +27,8 @@ class Mahimahi(Link):
     A line is repeated for more bytes in the same millisecond. The trace starts again at its end, its
     period being the last timestamp. An opportunity that finds nothing to send is lost. Here a message
     takes whole opportunities, ceil(size / 1500) of them, at or after its start; in mahimahi small packets
-    may share one.
+    may share one. Where the link is shared by processor sharing or under events, each opportunity is spread
+    evenly over the millisecond before it.
 
     Args:
         trace: the file.
@@ -47,14 +48,16 @@ class Mahimahi(Link):
         self._times_ms = _times_ms(trace)
         self._lap_ms, self._per_lap = self._times_ms[-1], len(self._times_ms)
         self.mean_bps = 8000.0 * PACKET_BYTES * self._per_lap / self._lap_ms
+        # Spread out, those at 0 have no room but before the end of a lap.
+        self._spread_ms = sorted(time or self._lap_ms for time in self._times_ms)
         # Opportunities count from 0 over all laps.
         self._unused = 0
 
-    def finish_s(self, start_s: float, size_bytes: int) -> float:
+    def finish_s(self, start_s: float, size_bytes: float) -> float:
         """The time of the last opportunity taken."""
         if size_bytes <= 0:
             return start_s
-        last = max(self._first_at(start_s), self._unused) + -(-size_bytes // PACKET_BYTES) - 1
+        last = max(self._first_at(start_s), self._unused) + math.ceil(size_bytes / PACKET_BYTES) - 1
         self._unused = last + 1
         lap, number = divmod(last, self._per_lap)
         return max(start_s, (lap * self._lap_ms + self._times_ms[number]) / 1000.0)
@@ -66,6 +69,27 @@ class Mahimahi(Link):
         # The end of one lap is the start of the next, and belongs to the former, which may have lines there.
         lap = (tick - 1) // self._lap_ms
         return lap * self._per_lap + bisect_left(self._times_ms, tick - lap * self._lap_ms)
+
+    def sent_bytes(self, start_s: float, end_s: float) -> float:
+        """1500 per opportunity, those within a millisecond spread over it."""
+        return (self._spread_by(end_s) - self._spread_by(start_s)) * PACKET_BYTES
+
+    def _spread_by(self, time_s: float) -> float:
+        lap, offset_ms = divmod(time_s * 1000.0, self._lap_ms)
+        before, after = (bisect_right(self._spread_ms, int(offset_ms) + k) for k in (0, 1))
+        return lap * self._per_lap + before + (after - before) * (offset_ms % 1.0)
+
+    def fluid_s(self, start_s: float, size_bytes: float) -> float:
+        """Not `finish_s`: takes parts of opportunities, and leaves no less to others."""
+        if size_bytes <= 0:
+            return start_s
+        lap, number = divmod(self._spread_by(start_s) + size_bytes / PACKET_BYTES, self._per_lap)
+        if not number:  # through with the last one of a lap
+            lap, number = lap - 1, self._per_lap
+        tick = self._spread_ms[math.ceil(number) - 1]
+        before, after = bisect_left(self._spread_ms, tick), bisect_right(self._spread_ms, tick)
+        offset_ms = tick - 1 + (number - before) / (after - before)
+        return max(start_s, (lap * self._lap_ms + offset_ms) / 1000.0)
 
     def fork(self) -> Self:
         """Shares the trace, not the count of what was used."""

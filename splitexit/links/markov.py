@@ -71,9 +71,13 @@ class Markov(Link):
         shorter = (count - 1) / count if count > 1 else 1.0
         return rng.exponential(shorter * self._dwells_s[states]), self._rates[states]
 
-    def finish_s(self, start_s: float, size_bytes: int) -> float:
+    def finish_s(self, start_s: float, size_bytes: float) -> float:
         """The earliest time at which the integral of the rate from the start is the size."""
         return self._spans.finish_s(start_s, size_bytes)
+
+    def sent_bytes(self, start_s: float, end_s: float) -> float:
+        """The integral of the rate."""
+        return self._spans.sent_bytes(start_s, end_s)
 
     def fork(self) -> Self:
         """Meets the same states."""

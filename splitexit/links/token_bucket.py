@@ -52,7 +52,7 @@ class TokenBucket(Link):
         self._refill()
         super().reseed(rng)
 
-    def finish_s(self, start_s: float, size_bytes: int) -> float:
+    def finish_s(self, start_s: float, size_bytes: float) -> float:
         """start + max(n / peak, (n - tokens) / rate)."""
         tokens = self._tokens_at(start_s)
         taken_s = max(size_bytes * self._peak_byte_s, (size_bytes - tokens) / self._rate, 0.0)

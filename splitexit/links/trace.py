@@ -64,7 +64,7 @@ class Trace(Link):
         self._lap_s, self._lap_bytes = self._edges[-1], self._bytes[-1]
         self.mean_bps = 8.0 * self._lap_bytes / self._lap_s
 
-    def finish_s(self, start_s: float, size_bytes: int) -> float:
+    def finish_s(self, start_s: float, size_bytes: float) -> float:
         """The earliest time at which the integral of the rate from the start is the size."""
         laps, offset_s = divmod(start_s, self._lap_s)
         # Rounding can put the offset on the far edge of the lap.
@@ -82,3 +82,13 @@ class Trace(Link):
             more, rest = more - 1, self._lap_bytes
         span = bisect_left(self._bytes, rest) - 1
         return (laps + more) * self._lap_s + self._edges[span] + (rest - self._bytes[span]) / self._rates[span]
+
+    def sent_bytes(self, start_s: float, end_s: float) -> float:
+        """The integral of the rate."""
+        (first, start), (last, end) = divmod(start_s, self._lap_s), divmod(end_s, self._lap_s)
+        return (last - first) * self._lap_bytes + self._sent_by(end) - self._sent_by(start)
+
+    def _sent_by(self, offset_s: float) -> float:
+        """Bytes from the start of a lap."""
+        span = min(bisect_right(self._edges, offset_s) - 1, len(self._rates) - 1)
+        return self._bytes[span] + (offset_s - self._edges[span]) * self._rates[span]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from splitexit.errors import InputError
 from splitexit.links import LINKS, Fifo, Link
 
 TRACES = Path(__file__).parents[2] / "scenarios" / "traces"
@@ -37,6 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 """A name of the table, and what tells cases of the same name apart."""
 
+NO_FUNCTION_OF_TIME = {"token-bucket", "gilbert-elliott"}
 RANDOM = {"markov", "fading", "gilbert-elliott"}
 Messages = list[tuple[float, int]]
 MESSAGES = st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(0, 200_000)), max_size=30)
@@ -161,6 +163,43 @@ def test_nothing_takes_no_time(case: str) -> None:
     link, other = make(case), make(case)
     assert link.finish_s(0.25, 0) == 0.25
     assert link.finish_s(0.25, 4000) == other.finish_s(0.25, 4000)
+
+
+fluid_links = pytest.mark.parametrize("case", [case for case in CASES if case.split()[0] not in NO_FUNCTION_OF_TIME])
+
+
+@fluid_links
+@settings(max_examples=30, deadline=None)
+@given(start_s=st.floats(0.0, 300.0), size_bytes=st.floats(1.0, 300_000.0))
+def test_how_much_is_the_inverse_of_when(case: str, start_s: float, size_bytes: float) -> None:
+    """Carrying a message takes until as much has gone through, and not longer; asked in any order."""
+    link = make(case)
+    end_s = link.fluid_s(start_s, size_bytes)
+    precision_bytes = 1e-9 * (size_bytes + link.mean_bps)
+    assert link.sent_bytes(start_s, end_s) == pytest.approx(size_bytes, abs=precision_bytes)
+    assert link.sent_bytes(start_s, start_s + 0.999 * (end_s - start_s)) <= size_bytes
+    if case != "mahimahi":  # whose messages take whole opportunities
+        assert link.finish_s(start_s, size_bytes) == end_s
+
+
+@fluid_links
+@settings(max_examples=30, deadline=None)
+@given(times_s=st.lists(st.floats(0.0, 300.0), min_size=3, max_size=3).map(sorted))
+def test_bytes_add_up_over_time(case: str, times_s: list[float]) -> None:
+    """Nothing in no time; never negative; two stretches carry what both together do."""
+    link, (a, b, c) = make(case), times_s
+    both = link.sent_bytes(a, c)
+    assert link.sent_bytes(b, b) == 0.0
+    assert min(link.sent_bytes(a, b), link.sent_bytes(b, c)) >= 0.0
+    precision_bytes = 1e-12 * 300.0 * link.mean_bps
+    assert link.sent_bytes(a, b) + link.sent_bytes(b, c) == pytest.approx(both, rel=1e-12, abs=precision_bytes)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.split()[0] in NO_FUNCTION_OF_TIME])
+def test_a_link_without_a_function_of_time_says_so(case: str) -> None:
+    """By name, in one line."""
+    with pytest.raises(InputError, match=rf"^{case.split()[0]}: its capacity depends on what is sent, .*[^\n]*$"):
+        make(case).sent_bytes(0.0, 1.0)
 
 
 def drift_s(link: Link, expected_s: Callable[[int], float]) -> float:
