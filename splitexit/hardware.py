@@ -13,7 +13,12 @@ would cost on that machine:
   spread that was measured on the host: the host's distribution, scaled so that its median is that time;
 - encoding and decoding are scaled like the stages together [inferred], because both run on the same CPU;
   where the published figures are of a GPU they say nothing of the codecs, which keep the host's times;
-- the cost of a call is kept: it is that of both ends together, and bytes of framing belong to no machine.
+- the cost of a call is kept: it is that of both ends together, and bytes of framing belong to no machine;
+- what a batch costs relative to one sample is kept [inferred: the published latencies are of single images].
+
+`Hardware.power` is what the machine takes, for `splitexit.energy`, with its own source; None where nobody published
+it. The latencies are of one thread, published loads mostly of all cores: then one busy core is charged its share of
+what they add together [inferred: whatever the first busy core wakes for all of them is charged too little].
 
 VGG-16 is left out of the tables that have it: 15 G multiply-accumulates of wide 3×3 convolutions run at two
 or three times the rate of everything else (Winograd), and networks that are worth splitting are far smaller.
@@ -69,6 +74,28 @@ TORCHVISION = {
 NCNN_README = "https://github.com/Tencent/ncnn benchmark/README.md"
 ARTTRT = "https://github.com/Juanx65/ArtTRT"
 
+PIXEL_BATTERY_V = 3.85
+"""Nominal voltage of the Pixel 2 XL's battery (3520 mAh, 13.6 Wh)."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """Electric power of a machine in watts.
+
+    compute_w   while it computes as its latencies were measured, its idle power included
+    idle_w      while it waits, switched on
+    source      where both were published
+    """
+
+    compute_w: float
+    idle_w: float
+    source: str
+
+    @classmethod
+    def of_one_core(cls, idle_w: float, all_cores_w: float, cores: int, source: str) -> Power:
+        """One busy core of several: its share of what all of them add to idle power [inferred]."""
+        return cls(idle_w + (all_cores_w - idle_w) / cores, idle_w, source)
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -80,6 +107,7 @@ class Hardware:
     networks      layers and multiply-accumulates of the networks
     published_ms  network -> mean milliseconds for one image
     gpu           the latencies are of a GPU
+    power         what it takes; None where nobody published it
     """
 
     name: str
@@ -89,6 +117,7 @@ class Hardware:
     networks: Mapping[str, Network]
     published_ms: Mapping[str, float]
     gpu: bool = False
+    power: Power | None = None
 
     @cached_property
     def _fit(self) -> tuple[float, float]:
@@ -211,6 +240,14 @@ _TABLE = {
                 "resnet18": 379.57,
                 "resnet50": 979.75,
             },
+            # Both ends of the model's load; four cores are busy at the full one.
+            power=Power.of_one_core(
+                2.484,
+                5.274,
+                4,
+                'Noureddine, "PowerJoular and JoularJX", Intelligent Environments 2022: model rbp3b+1.3 of '
+                "https://github.com/joular/powerjoular powermodels/powerjoular_models.json at no and at full load",
+            ),
         ),
         Hardware(
             "raspberry-pi-4",
@@ -228,6 +265,13 @@ _TABLE = {
                 "resnet18": 191.10,
                 "resnet50": 534.11,
             },
+            # Rev 1.4 at 1.8 GHz, headless, measured at the wall.
+            power=Power.of_one_core(
+                1.6,
+                5.0,
+                4,
+                "https://github.com/geerlingguy/sbc-reviews/issues/4, idle and stress-ng --matrix 0 (all four cores)",
+            ),
         ),
         Hardware(
             "pixel-2-xl",
@@ -245,6 +289,14 @@ _TABLE = {
                 "resnet18": 213.65,
                 "resnet50": 526.04,
             },
+            # Screen and radios off. Idle: suspend + idle loop. Computing adds active + big cluster + one of its cores
+            # at 2457 MHz.
+            power=Power(
+                (6.957 + 2.855 + 17.757 + 6.141 + 212.147) * PIXEL_BATTERY_V / 1e3,
+                (6.957 + 2.855) * PIXEL_BATTERY_V / 1e3,
+                "power_profile.xml of taimen by Google (https://github.com/LineageOS/android_device_google_taimen "
+                "overlay/frameworks/base/core/res/res/xml): measured mA, at the battery's 3.85 V",
+            ),
         ),
         Hardware(
             "jetson-xavier-nx",

@@ -23,8 +23,8 @@ FLOORS = {
     5: {"cli", "__main__"},
     4: {"check", "compare", "demo", "report"},
     3: {"sim", "models", "live"},
-    2: {"inference", "scenario", "experiment", "check"},
-    1: {"policies", "codecs", "links", "arrivals", "estimate", "sense"},
+    2: {"inference", "scenario", "fleet", "workload", "experiment", "check"},
+    1: {"policies", "codecs", "links", "arrivals", "energy", "estimate", "sense"},
     0: {
         "",
         "errors",
@@ -50,6 +50,7 @@ LIBRARIES: dict[str, set[str]] = {
     "bundle": TABLES,
     "recording": TABLES,
     "results": TABLES,
+    "energy": TABLES,
     "policies": {"annotated_types"},
     "codecs": {"annotated_types", "PIL", "zstandard"},
     "links": {"annotated_types"},

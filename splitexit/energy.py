@@ -1,0 +1,349 @@
+"""Energy: what the rows of a run cost the devices in joules, charged after the run.
+
+The engines know nothing of energy. A device's energy from the beginning of the run to its last answer is
+split among its rows without remainder, so that the rows of a device add up to it:
+
+    compute     (compute_w − idle_w) · (device_compute_s + encode_s)
+    transmit    P_tx(B) · airtime_s, P_tx(B) = alpha_up · B + base_up, B = bits sent / airtime_s
+    receive     P_rx(B) · seconds of the reply at the downlink's mean rate, likewise
+    tail        tail_w · min(tail_s, time to the radio's next message): what the radio stays awake after a message
+    promotion   promotion_w · promotion_s where the radio was asleep: at its first message, and after every tail
+                that ran out
+    idle        idle_w · time since the device's previous answer (since 0 for its first)
+
+Everything but `idle` is above idle power. The tail after a device's last message is charged whole, also where
+it outlasts the run. `payload_bytes` and framing are sent; the edge's answers and refusals are received.
+
+When the radio is busy is reconstructed from a row: a payload is handed over when the CPU has run and encoded,
+uploads follow each other first come, first served, and the reply is there when network, wait and compute of the
+edge have passed. Two things that no row holds are left out: replies that came after the device had given up, and
+where in a fallback the upload stood (it is put behind all computing). In a cell that others share, uploads are put
+where they were handed over. Each shifts only tails and promotions, by less than the wait in question.
+
+Live rows have no airtime: what they sent is unknown, and so is their energy (NaN). A promotion costs energy here,
+but no time: the links do not have its delay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from splitexit import hardware
+from splitexit.errors import UnknownNameError
+from splitexit.hardware import Power
+from splitexit.results import LOCAL, column
+
+Array = np.ndarray[Any, Any]
+
+PARTS = ("compute", "transmit", "receive", "tail", "promotion", "idle")
+"""What a row's energy is made of."""
+
+_MW_PER_MBPS = 1e-3 / 1e6
+
+
+@dataclass(frozen=True)
+class Radio:
+    """Power of one radio technology above the machine's idle power.
+
+    alpha_up, base_up       sending at B bit/s takes alpha · B + base watts
+    alpha_down, base_down   receiving, likewise
+    tail_w, tail_s          staying awake after a message, and for how long
+    promotion_w, promotion_s   waking up
+    most_w                  no rate takes more than this
+    source                  where the figures were published
+    """
+
+    name: str
+    alpha_up: float
+    base_up: float
+    alpha_down: float
+    base_down: float
+    tail_w: float
+    tail_s: float
+    promotion_w: float
+    promotion_s: float
+    source: str
+    most_w: float = math.inf
+
+
+HUANG = 'Huang et al., "A Close Examination of Performance and Power Characteristics of 4G LTE Networks", MobiSys 2012'
+BOTTLENET = 'Eshratifar et al., "BottleNet", ISLPED 2019, table of radio parameters'
+
+RADIOS = {
+    radio.name: radio
+    for radio in (
+        Radio(
+            "3g",
+            alpha_up=868.98 * _MW_PER_MBPS,
+            base_up=0.81788,
+            alpha_down=122.12 * _MW_PER_MBPS,
+            base_down=0.81788,
+            tail_w=0.8039,
+            tail_s=8.0882,
+            promotion_w=0.6594,
+            promotion_s=0.5821,
+            source=f"{BOTTLENET} (sending); {HUANG}, tables 3 and 4 (all of it; of the tail only the part in DCH)",
+        ),
+        Radio(
+            "lte",
+            alpha_up=438.39 * _MW_PER_MBPS,
+            base_up=1.28804,
+            alpha_down=51.97 * _MW_PER_MBPS,
+            base_down=1.28804,
+            tail_w=1.0600,
+            tail_s=11.576,
+            promotion_w=1.2107,
+            promotion_s=0.2601,
+            source=f"{BOTTLENET} (sending); {HUANG}, tables 3 and 4 (all of it)",
+        ),
+        Radio(
+            "wifi",
+            alpha_up=283.17 * _MW_PER_MBPS,
+            base_up=0.13286,
+            alpha_down=137.01 * _MW_PER_MBPS,
+            base_down=0.13286,
+            tail_w=0.1193,
+            tail_s=0.2381,
+            promotion_w=0.1244,
+            promotion_s=0.0791,
+            source=f"{BOTTLENET} (sending); {HUANG}, tables 3 and 4 (all of it). Its line is of slow Wi-Fi; no rate "
+            "takes more than 720 mA at 3.7 V, what Google's power_profile.xml of the Pixel 2 XL says of sending",
+            most_w=0.720 * 3.7,
+        ),
+        Radio(
+            "ethernet",
+            *(0.0,) * 8,
+            source="none: an Ethernet port takes the same power whether it sends or not, which is in the idle power",
+        ),
+    )
+}
+
+
+def radio_names() -> list[str]:
+    """The radios with published figures."""
+    return list(RADIOS)
+
+
+def radio(name: str) -> Radio:
+    """The radio of that name; raises UnknownNameError."""
+    if name not in RADIOS:
+        raise UnknownNameError("radio", name, RADIOS)
+    return RADIOS[name]
+
+
+def radio_of_link(link: str) -> Radio | None:
+    """The radio behind a link of that name: that of a preset (3g, lte, wifi, ethernet), None for any other link."""
+    return RADIOS.get(link)
+
+
+@dataclass(frozen=True)
+class Model:
+    """How the devices first, …, first + count − 1 take energy.
+
+    power          of the machine; None where nobody published it: then all energy is NaN
+    radio          None where it is unknown: then the energy of what was sent is NaN
+    sent_bytes     framing that goes up with every payload
+    reply_bytes    what comes down for every answer or refusal
+    downlink_bps   the downlink's mean rate
+    """
+
+    power: Power | None
+    radio: Radio | None
+    first: int = 0
+    count: int = 1
+    sent_bytes: int = 0
+    reply_bytes: int = 0
+    downlink_bps: float = math.inf
+
+    @property
+    def receive_j(self) -> float:
+        """Joules to receive one reply."""
+        if self.radio is None:
+            return math.nan
+        bits = 8.0 * self.reply_bytes
+        r = self.radio
+        return float(_moving_j(r.alpha_down, r.base_down, r.most_w, bits, bits / self.downlink_bps))
+
+    @property
+    def gaps(self) -> list[str]:
+        """Why energy is NaN, if it is: what is not known and which keys of the scenario would say it."""
+        gaps = []
+        if self.power is None:
+            gaps.append("nobody published the power of these devices: give devices.energy.compute_w and idle_w")
+        if self.radio is None:
+            names = ", ".join(RADIOS)
+            gaps.append(f"nobody published the energy of this uplink's radio: give devices.energy.radio ({names})")
+        return gaps
+
+
+def model(
+    machine: str,
+    link: str,
+    *,
+    compute_w: float | None = None,
+    idle_w: float | None = None,
+    radio_name: str | None = None,
+    **rest: Any,
+) -> Model:
+    """The model of a group: what the scenario says, else what was published.
+
+    Args:
+        machine: name of the devices' hardware; where `hardware` does not know it (the host) nothing is published.
+        link: name of their uplink.
+        compute_w, idle_w, radio_name: the scenario's own; the two powers go together.
+        rest: the other fields of Model.
+
+    Raises UnknownNameError for an unknown radio.
+    """
+    if compute_w is not None and idle_w is not None:
+        power: Power | None = Power(compute_w, idle_w, "the scenario")
+    else:
+        power = hardware.named(machine).power if machine in hardware.names() else None
+    return Model(power, radio_of_link(link) if radio_name is None else radio(radio_name), **rest)
+
+
+def charge(table: pa.Table, models: Sequence[Model]) -> pa.Table:
+    """The rows with their energy: `energy_j` filled in, NaN where it is unknown. All else stays as it was.
+
+    Args:
+        table: all rows of one run (splitexit.results.SCHEMA), in any order.
+        models: of the devices in it; devices of no model get NaN.
+    """
+    energy_j = sum(parts(table, models).values())
+    at = table.schema.get_field_index("energy_j")
+    return table.set_column(at, table.schema.field(at), pa.array(energy_j, pa.float64()))
+
+
+def parts(table: pa.Table, models: Sequence[Model]) -> dict[str, Array]:
+    """Joules of every part (PARTS) of every row, in the table's order; together they are `energy_j`."""
+    rows = {name: column(table, name) for name in _COLUMNS}
+    order = np.lexsort((rows["request"], rows["device"]))
+    rows = {name: values[order] for name, values in rows.items()}
+    rows |= _figures(models, rows["device"])
+    sent = rows["split"] != LOCAL
+    found = _machine_parts(rows) | {
+        name: _scattered(joules, sent)
+        for name, joules in _radio_parts({name: values[sent] for name, values in rows.items()}).items()
+    }
+    return {name: _scattered(found[name], order) for name in PARTS}
+
+
+_COLUMNS = (
+    *("request", "device", "start_s", "device_compute_s", "encode_s", "network_s", "edge_wait_s", "edge_compute_s"),
+    *("done_s", "split", "payload_bytes", "airtime_s", "lost_reply"),
+)
+_OF_POWER = ("compute_w", "idle_w")
+_OF_RADIO = ("alpha_up", "base_up", "most_w", "tail_w", "tail_s", "promotion_w", "promotion_s")
+_OF_MODEL = ("sent_bytes", "receive_j")
+
+
+def _figures(models: Sequence[Model], device: Array) -> dict[str, Array]:
+    """Every figure of the models as a column, NaN where there is none."""
+    which = np.full(len(device), len(models))
+    for number, model in enumerate(models):
+        which[(device >= model.first) & (device < model.first + model.count)] = number
+    places = dict.fromkeys(_OF_POWER, "power") | dict.fromkeys(_OF_RADIO, "radio")
+    columns = {name: [getattr(getattr(m, place), name, math.nan) for m in models] for name, place in places.items()}
+    columns |= {name: [float(getattr(m, name)) for m in models] for name in _OF_MODEL}
+    return {name: np.array([*values, math.nan])[which] for name, values in columns.items()}
+
+
+def _scattered(values: Array, to: Array) -> Array:
+    """`values` put where `to` says (a mask or positions), zero elsewhere."""
+    array = np.zeros(len(to))
+    array[to] = values
+    return array
+
+
+def _machine_parts(rows: dict[str, Array]) -> dict[str, Array]:
+    """What the machine takes without its radio."""
+    busy_s = rows["device_compute_s"] + rows["encode_s"]
+    return {
+        "compute": (rows["compute_w"] - rows["idle_w"]) * busy_s,
+        "idle": rows["idle_w"] * _since_previous_answer(rows["device"], rows["done_s"]),
+    }
+
+
+def _since_previous_answer(device: Array, done_s: Array) -> Array:
+    """Seconds since the same device's answer before; since 0 for its first."""
+    order = np.lexsort((done_s, device))
+    device, done_s = device[order], done_s[order]
+    same = np.zeros(len(device), dtype=bool)
+    same[1:] = device[1:] == device[:-1]
+    return _scattered(done_s - np.where(same, np.roll(done_s, 1), 0.0), order)
+
+
+def _radio_parts(rows: dict[str, Array]) -> dict[str, Array]:
+    """What the radio takes: rows that were sent, in order of (device, request)."""
+    answered = ~rows["lost_reply"]
+    bits = 8.0 * (rows["payload_bytes"] + rows["sent_bytes"])
+    tail_s, wakes = _radio_times(rows, answered)
+    return {
+        "transmit": _moving_j(rows["alpha_up"], rows["base_up"], rows["most_w"], bits, rows["airtime_s"]),
+        "receive": rows["receive_j"] * answered,
+        "tail": rows["tail_w"] * tail_s,
+        "promotion": rows["promotion_w"] * rows["promotion_s"] * wakes,
+    }
+
+
+def _moving_j(alpha: Any, base: Any, most_w: Any, bits: Any, seconds: Any) -> Any:
+    """Joules of moving `bits` in `seconds`: (alpha · bits / seconds + base) · seconds, but never above most_w."""
+    with np.errstate(invalid="ignore"):  # no limit in no time: inf · 0
+        return np.fmin(alpha * bits + base * seconds, most_w * seconds)
+
+
+def _radio_times(rows: dict[str, Array], answered: Array) -> tuple[Array, Array]:
+    """Per row sent: its seconds of tail, and how often the radio woke for it.
+
+    A row's messages are its upload and, where `answered`, the reply; a tail runs from a message to the next
+    on the same device, whichever row that belongs to.
+    """
+    air_s = np.nan_to_num(rows["airtime_s"])
+    handed_s = rows["start_s"] + rows["device_compute_s"] + rows["encode_s"]
+    reply_s = handed_s + rows["network_s"] + rows["edge_wait_s"] + rows["edge_compute_s"]
+    sent_s = _first_come_first_served(rows["device"], handed_s, air_s)
+    sent_s = np.where(answered, np.minimum(sent_s, reply_s), sent_s)
+
+    owner = np.concatenate((np.arange(len(air_s)), np.flatnonzero(answered)))
+    begin_s = np.concatenate((sent_s - air_s, reply_s[answered]))
+    end_s = np.concatenate((sent_s, reply_s[answered]))
+    order = np.lexsort((begin_s, rows["device"][owner]))
+    owner = owner[order]
+    quiet_s = _quiet_after(rows["device"][owner], begin_s[order], end_s[order])
+    limit_s = np.nan_to_num(rows["tail_s"])[owner]
+    asleep = np.ones(len(owner), dtype=bool)
+    asleep[1:] = quiet_s[:-1] > limit_s[:-1]
+    tail_s = np.bincount(owner, np.minimum(quiet_s, limit_s), len(air_s))
+    return tail_s, np.bincount(owner, asleep, len(air_s))
+
+
+def _first_come_first_served(device: Array, offered_s: Array, service_s: Array) -> Array:
+    """When one server per device has served each offer, in the order in which they were made."""
+    order = np.lexsort((offered_s, device))
+    offered_s, service_s = offered_s[order], service_s[order]
+    served_s = np.empty_like(offered_s)
+    for mine in _by_device(device[order]):
+        total_s = np.cumsum(service_s[mine])
+        served_s[mine] = total_s + np.maximum.accumulate(offered_s[mine] - (total_s - service_s[mine]))
+    return _scattered(served_s, order)
+
+
+def _quiet_after(device: Array, begin_s: Array, end_s: Array) -> Array:
+    """Seconds from every message to the next of its device without any moving; infinite after the last."""
+    quiet_s = np.full(len(begin_s), np.inf)
+    for mine in _by_device(device):
+        last_s = np.maximum.accumulate(end_s[mine])[:-1]
+        quiet_s[mine][:-1] = np.maximum(begin_s[mine][1:] - last_s, 0.0)
+    return quiet_s
+
+
+def _by_device(device: Array) -> Iterator[slice]:
+    """The rows of each device; the devices ascend."""
+    ends = [*(np.flatnonzero(np.diff(device)) + 1).tolist(), len(device)]
+    return map(slice, [0, *ends[:-1]], ends)
