@@ -38,7 +38,7 @@ class _Block:
 
 
 class Spans:
-    """An endless row of spans, pure: drawn block by block from one seed, known by where blocks start and what they carry.
+    """An endless row of spans, pure: drawn block by block from one seed; where blocks start and their sums are kept.
 
     Args:
         rng: gives the seed.
