@@ -6,6 +6,8 @@ The interface, the members, then the table. One class and one line in the table 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import inf, prod
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -77,6 +79,38 @@ class Closed(Arrivals):
     def times_s(self, count: int, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Raises TypeError: the times depend on the answers."""
         raise TypeError("closed arrivals have no times of their own")
+
+
+class Intensity:
+    """How dense arrivals are over time: a factor that windows change.
+
+    With w(t) the product of the factors of the windows that hold at t, the arrival that would come at u comes when
+    the integral of w reaches u; at the end of the absence, where it does so as a window with factor 0 begins.
+
+    Args:
+        windows: from and until when (seconds; inf for ever), and the factor; they may overlap.
+    """
+
+    def __init__(self, windows: Sequence[tuple[float, float, float]]) -> None:
+        edges = {0.0} | {edge for start_s, end_s, _ in windows for edge in (start_s, end_s)}
+        self._edges = np.array(sorted(edges - {inf}))
+        self._factors = np.array([prod(f for a, b, f in windows if a <= edge < b) for edge in self._edges], float)
+        self._passed = np.concatenate([[0.0], np.cumsum(np.diff(self._edges) * self._factors[:-1])])
+
+    def warp(self, times_s: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """When arrivals come that would come at `times_s` (increasing); those that never come are left out."""
+        part = np.searchsorted(self._passed, times_s, side="right") - 1
+        comes = self._factors[part] > 0.0
+        times_s, part = times_s[comes], part[comes]
+        return np.asarray(self._edges[part] + (times_s - self._passed[part]) / self._factors[part])
+
+    def back_s(self, time_s: float) -> float:
+        """The earliest time from `time_s` on at which anything arrives; inf if there is none."""
+        part = int(np.searchsorted(self._edges, time_s, side="right")) - 1
+        if self._factors[part] > 0.0:
+            return time_s
+        later = np.nonzero(self._factors[part:])[0]
+        return float(self._edges[part + later[0]]) if len(later) else inf
 
 
 ARRIVALS: Registry[Arrivals] = Registry(

@@ -20,7 +20,6 @@ from splitexit.errors import ArtifactError, Problem, ScenarioError, SplitexitErr
 from splitexit.experiment import Experiment
 from splitexit.recording import Recording
 from splitexit.scenario import Draft, draft
-from splitexit.scenario.schema import OWN
 
 T = TypeVar("T")
 
@@ -75,7 +74,7 @@ def _policy_problems(found: Draft, experiment: Experiment) -> Iterator[Problem]:
         yield found.document.problem(("policies",), "no shipped policy fits this bundle; name some, with parameters")
     own = scenario.policy_label
     for label in dict.fromkeys([own, *scenario.policies]):
-        path = ("policies", label) if label in scenario.policies else tuple(OWN.split("."))
+        path = ("policies", label) if label in scenario.policies else ("devices", "policy")
         if what := _misfit(experiment, label):
             yield found.document.problem(path, what)
 

@@ -7,72 +7,39 @@ equal seeds mean equal arrivals, samples and service times in both.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from splitexit.arrivals import Arrivals, Intensity
 from splitexit.bundle import Bundle, ModelSpec
 from splitexit.calibration import Calibration, ServiceTimes
 from splitexit.decision import LinkEstimate, Setting
 from splitexit.errors import ArtifactError, InputError, PolicyError
+from splitexit.fleet import Cell, Downtime, Group, cells_of, downtimes_of, groups_of
 from splitexit.hardware import named
-from splitexit.inference import Decider, Request
+from splitexit.inference import Decider
 from splitexit.links import Fifo, Link
+from splitexit.links.modulated import Modulated, Window
+from splitexit.links.sharing import Sharing
 from splitexit.policies import Policy
 from splitexit.recording import Recording
-from splitexit.scenario import Scenario
-
-HOST = "host"
-"""The hardware name of the machine that the bundle's calibration was measured on."""
+from splitexit.scenario import HOST, Cloud, Scenario, Spec
+from splitexit.scenario.events import Bandwidth, LinkEvent
+from splitexit.workload import Workload as Workload
 
 ARRIVALS, SAMPLES, DEVICE_TIMES, EDGE_TIMES, UPLINK, DOWNLINK, POLICY = range(7)
+CELL_UPLINK, CELL_DOWNLINK, CLOUD_UPLINK, CLOUD_DOWNLINK, CLOUD_TIMES = range(7, 12)
+
+CLOUD_CODEC = "raw"
+"""How the edge passes features on to the cloud: as they are, so that the answers are those that were recorded."""
 
 
 def stream(seed: int, kind: int, device: int = 0, block: int = 0) -> np.random.Generator:
     """The random stream of one entity: independent of every other and of the order of use."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(kind, device, block)))
-
-
-@dataclass(frozen=True)
-class Workload:
-    """One device's requests: positions in the recording's test part, and arrival times.
-
-    `arrival_s` is None for a closed loop: a request arrives `think_s` after the one before was answered.
-    """
-
-    device: int
-    positions: Sequence[int]
-    samples: Sequence[int]
-    labels: Sequence[int]
-    arrival_s: Sequence[float] | None
-    think_s: float
-    deadline_s: float
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def next_arrival_s(self, begun: int, loop_s: float | None) -> float | None:
-        """When the next request arrives after `begun` of them: None when there is none.
-
-        Args:
-            loop_s: in a closed loop, when it may arrive; None while it cannot.
-        """
-        if begun >= len(self):
-            return None
-        return loop_s if self.arrival_s is None else self.arrival_s[begun]
-
-    def waiting(self, begun: int, now_s: float) -> int:
-        """Requests that have arrived by `now_s` when `begun` of them have begun; none in a closed loop."""
-        if self.arrival_s is None:
-            return 0
-        return max(0, bisect_right(self.arrival_s, now_s) - begun)
-
-    def request(self, number: int, arrival_s: float) -> Request:
-        """The request with this running number."""
-        due = arrival_s + self.deadline_s
-        return Request(number, self.device, self.samples[number], self.labels[number], arrival_s, due)
 
 
 @dataclass(frozen=True)
@@ -84,6 +51,8 @@ class Experiment:
         bundle, recording: the model and what it said.
         host: the calibration that the hardware name `host` stands for.
         subset: sample ids to draw requests from (default: the whole test part).
+
+    What is asked for a group may be asked without one where there is only one.
     """
 
     scenario: Scenario
@@ -101,7 +70,28 @@ class Experiment:
         recording = Recording.load(bundle.recording, bundle.spec)
         if host is None:
             host = Calibration.load(bundle.calibration, bundle.spec)
-        return cls(scenario, bundle, recording, host, None if subset is None else tuple(subset))
+        experiment = cls(scenario, bundle, recording, host, None if subset is None else tuple(subset))
+        for path, what in experiment.misfits():
+            raise InputError(f"{scenario.file}: {path}: {what}")
+        return experiment
+
+    def misfits(self) -> Iterator[tuple[str, str]]:
+        """Keys that do not fit the bundle or the links, each with what is wrong."""
+        if (cloud := self.scenario.cloud) is not None and (what := self._cloud_misfit(cloud)):
+            yield "cloud.split", what
+
+    def _cloud_misfit(self, cloud: Cloud) -> str:
+        last, pair = self.spec.num_stages - 1, (cloud.split, CLOUD_CODEC)
+        if cloud.split > last:
+            return f"found {cloud.split}; expected 1 to {last}: the model has {last + 1} stages"
+        codecs = self.recording.codecs()
+        cut_before = any(split < cloud.split for split in codecs)
+        if not cut_before or (CLOUD_CODEC in codecs.get(cloud.split, ()) and pair in self.host.encode):
+            return ""
+        return (
+            f"the edge passes {CLOUD_CODEC}@{cloud.split} on, which was not recorded and calibrated; run "
+            f"`splitexit record --pair {CLOUD_CODEC}@{cloud.split}`, then `splitexit calibrate`"
+        )
 
     @property
     def spec(self) -> ModelSpec:
@@ -109,90 +99,217 @@ class Experiment:
         return self.bundle.spec
 
     @cached_property
-    def device_calibration(self) -> Calibration:
-        """Seconds of every part on the scenario's device."""
-        return self._on(self.scenario.devices.hardware)
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of devices, in the order of their numbers."""
+        return groups_of(self.scenario)
 
     @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every access point, in the order of the scenario."""
+        return cells_of(self.scenario)
+
+    @cached_property
+    def downtimes(self) -> tuple[Downtime, ...]:
+        """When which servers of the edge are down, by time."""
+        return downtimes_of(self.scenario)
+
+    @property
+    def total_devices(self) -> int:
+        """Devices of all groups; they are numbered from 0."""
+        return self.groups[-1].first + self.groups[-1].count
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        return [group.first for group in self.groups]
+
+    def group(self, device: int) -> Group:
+        """The group that a device belongs to."""
+        return self.groups[bisect_right(self._firsts, device) - 1]
+
+    def cell(self, device: int) -> Cell | None:
+        """The access point that a device is on; None if it has links of its own."""
+        group = self.group(device)
+        label = group.config.access_point
+        if label is None:
+            return None
+        first = next(cell for cell in self.cells if cell.label == label)
+        return self.cells[first.index + (device - group.first) % first.config.count]
+
+    @cached_property
+    def _calibrations(self) -> dict[str, Calibration]:
+        return {HOST: self.host}
+
+    def _on(self, hardware: str) -> Calibration:
+        known = self._calibrations
+        if hardware not in known:
+            known[hardware] = named(hardware).calibrate(self.spec, self.host)
+        return known[hardware]
+
+    def device_calibration(self, group: Group | None = None) -> Calibration:
+        """Seconds of every part on the devices of a group."""
+        return self._on((group or self.groups[0]).config.hardware)
+
+    @property
     def edge_calibration(self) -> Calibration:
         """Seconds of every part on the scenario's edge."""
         return self._on(self.scenario.edge.hardware)
 
-    def _on(self, hardware: str) -> Calibration:
-        return self.host if hardware == HOST else named(hardware).calibrate(self.spec, self.host)
+    @property
+    def cloud_calibration(self) -> Calibration | None:
+        """Seconds of every part on the scenario's cloud, if it has one."""
+        return None if self.scenario.cloud is None else self._on(self.scenario.cloud.hardware)
+
+    def setting(self, group: Group | None = None) -> Setting:
+        """What every policy of a group may know beforehand."""
+        return self._settings[0 if group is None else group.number]
 
     @cached_property
-    def setting(self) -> Setting:
-        """What every policy may know beforehand."""
+    def _settings(self) -> tuple[Setting, ...]:
+        return tuple(self._setting(group) for group in self.groups)
+
+    def _setting(self, group: Group) -> Setting:
         return Setting(
             spec=self.spec,
-            device=self.device_calibration,
+            device=self.device_calibration(group),
             edge=self.edge_calibration,
-            codecs=self._codecs(),
+            codecs=self._codecs(self.device_calibration(group)),
             calibration=self.recording.calibration,
-            link=self._prior(),
+            link=self._prior(group),
             utility=self.scenario.utility,
-            deadline_s=self.scenario.devices.deadline_s,
+            deadline_s=group.config.deadline_s,
+            retries=group.config.retries,
         )
 
-    def _codecs(self) -> dict[int, tuple[str, ...]]:
+    def _codecs(self, device: Calibration) -> dict[int, tuple[str, ...]]:
         """The recorded pairs whose encode and decode times were measured too."""
-        timed = self.device_calibration.encode.keys() & self.edge_calibration.decode.keys()
+        timed = device.encode.keys() & self.edge_calibration.decode.keys()
         offered = {
             split: tuple(codec for codec in codecs if (split, codec) in timed)
             for split, codecs in self.recording.codecs().items()
         }
         return {split: codecs for split, codecs in offered.items() if codecs}
 
-    def _prior(self) -> LinkEstimate:
+    def _prior(self, group: Group) -> LinkEstimate:
         """The links' nominal figures, as a device would have them from its contract or a probe."""
-        up, down, rpc = self._uplink, self._downlink, self.edge_calibration.rpc
+        (up, down), rpc = map(self._link, self.scenario.links(group.config)), self.edge_calibration.rpc
         reply_s = 8.0 * rpc.downlink_bytes / down.mean_bps
         return LinkEstimate(up.mean_bps, up.delay_s + down.delay_s + reply_s + rpc.seconds.mean)
 
     @cached_property
-    def _uplink(self) -> Link:
-        link: Link = self.scenario.uplink.create()
-        return link
+    def _read(self) -> list[tuple[Spec, Link]]:
+        return []
 
-    @cached_property
-    def _downlink(self) -> Link:
-        link: Link = self.scenario.downlink.create()
-        return link
+    def _link(self, spec: Spec) -> Link:
+        """The link that the scenario describes so; equal ones are one, and a trace is read once."""
+        found = [link for known, link in self._read if known == spec]
+        if not found:
+            found = [spec.create()]
+            self._read.append((spec, found[0]))
+        return found[0]
 
     def uplink(self, seed: int, device: int) -> Fifo:
-        """A device's fresh uplink."""
-        return _fresh(self._uplink, stream(seed, UPLINK, device))
+        """A device's fresh uplink, under the scenario's events; for devices with links of their own."""
+        return Fifo(self._own(0, device, stream(seed, UPLINK, device)))
 
     def downlink(self, seed: int, device: int) -> Fifo:
-        """A device's fresh downlink."""
-        return _fresh(self._downlink, stream(seed, DOWNLINK, device))
+        """A device's fresh downlink, likewise."""
+        return Fifo(self._own(1, device, stream(seed, DOWNLINK, device)))
+
+    def _own(self, direction: int, device: int, rng: np.random.Generator) -> Link:
+        group = self.group(device)
+        key = (group.label, direction)
+        if key not in self._modulated:
+            self._modulated[key] = self._under_events(self.scenario.links(group.config)[direction], *key)
+        return _fresh(self._modulated[key], rng)
+
+    def cell_uplink(self, seed: int, cell: Cell) -> Fifo | Sharing:
+        """An access point's fresh uplink, under the scenario's events."""
+        return self._shared(0, cell, stream(seed, CELL_UPLINK, cell.index))
+
+    def cell_downlink(self, seed: int, cell: Cell) -> Fifo | Sharing:
+        """An access point's fresh downlink, likewise."""
+        return self._shared(1, cell, stream(seed, CELL_DOWNLINK, cell.index))
+
+    def _shared(self, direction: int, cell: Cell, rng: np.random.Generator) -> Fifo | Sharing:
+        config, scenario, key = cell.config, self.scenario, (cell.label, direction)
+        if key not in self._modulated:
+            spec = (config.uplink or scenario.uplink, config.downlink or scenario.downlink)[direction]
+            self._modulated[key] = self._under_events(spec, *key)
+        link = _fresh(self._modulated[key], rng)
+        return Fifo(link) if config.sharing == "fifo" else Sharing(link)
+
+    def cloud_uplink(self, seed: int) -> Fifo:
+        """The fresh link from the edge to the cloud; only where there is one."""
+        return Fifo(_fresh(self._link(self._cloud.uplink), stream(seed, CLOUD_UPLINK)))
+
+    def cloud_downlink(self, seed: int) -> Fifo:
+        """And back."""
+        return Fifo(_fresh(self._link(self._cloud.downlink), stream(seed, CLOUD_DOWNLINK)))
+
+    @property
+    def _cloud(self) -> Cloud:
+        assert self.scenario.cloud is not None, "the scenario has no cloud"
+        return self.scenario.cloud
+
+    @cached_property
+    def _modulated(self) -> dict[tuple[str, int], Link]:
+        """Of every group and label of access points, the links of both directions under the scenario's events."""
+        return {}
+
+    def _under_events(self, spec: Spec, label: str, direction: int) -> Link:
+        link, windows = self._link(spec), self.windows(label, direction)
+        return Modulated(link, windows) if windows else link
+
+    def windows(self, label: str, direction: int) -> list[Window]:
+        """When the links of a group or access point are slower, and by what factor; direction 0 is up, 1 down."""
+        skipped = ("down", "up")[direction]
+        return [
+            (event.at_s, event.end_s, event.factor if isinstance(event, Bandwidth) else 0.0)
+            for event in self.scenario.events
+            if isinstance(event, LinkEvent) and event.on in (None, label) and event.direction != skipped
+        ]
 
     def decider(self, label: str, seed: int, device: int) -> Decider:
-        """A fresh, prepared instance of the policy with this label; raises InputError where it does not fit."""
-        policy: Policy = self.scenario.policy(label).create()
+        """A fresh, prepared instance of the policy with this label for a device.
+
+        Raises InputError where it does not fit the device's setting.
+        """
+        group = self.group(device)
+        policy: Policy = self.scenario.policy(label, group.config).create()
         try:
-            policy.prepare(self.setting, stream(seed, POLICY, device))
+            policy.prepare(self.setting(group), stream(seed, POLICY, device))
         except ArtifactError:
             raise
         except (InputError, PolicyError) as error:
-            raise InputError(f"policy {label!r}: {error}") from error
-        return Decider(policy, self.setting)
+            of_group = f" of the group {group.label!r}" if self.scenario.groups else ""
+            raise InputError(f"policy {label!r}{of_group}: {error}") from error
+        return Decider(policy, self.setting(group))
 
     def device_times(self, seed: int, device: int) -> ServiceTimes:
         """What every part of every request takes on this device."""
-        return ServiceTimes(self.device_calibration, lambda block: stream(seed, DEVICE_TIMES, device, block))
+        calibration = self.device_calibration(self.group(device))
+        return ServiceTimes(calibration, lambda block: stream(seed, DEVICE_TIMES, device, block))
 
     def edge_times(self, seed: int, device: int) -> ServiceTimes:
         """What every part of every request of this device takes on the edge."""
         return ServiceTimes(self.edge_calibration, lambda block: stream(seed, EDGE_TIMES, device, block))
 
+    def cloud_times(self, seed: int, device: int) -> ServiceTimes:
+        """What every part of every request of this device takes in the cloud; only where there is one."""
+        calibration = self._on(self._cloud.hardware)
+        return ServiceTimes(calibration, lambda block: stream(seed, CLOUD_TIMES, device, block))
+
     def workload(self, seed: int, device: int, requests: int | None = None) -> Workload:
         """A device's requests; samples in a random order without repeats until all were used."""
+        group = self.group(device)
         count = self.scenario.requests if requests is None else requests
+        arrivals, intensity = self._arrivals[group.number], self._intensity(group, device - group.first)
+        times = None
+        if not arrivals.closed:
+            times_s = arrivals.times_s(count, stream(seed, ARRIVALS, device))
+            times_s = times_s if intensity is None else intensity.warp(times_s)
+            times, count = times_s.tolist(), len(times_s)
         positions = self._positions(stream(seed, SAMPLES, device), count)
-        arrivals = self.scenario.devices.arrivals.create()
-        times = None if arrivals.closed else arrivals.times_s(count, stream(seed, ARRIVALS, device)).tolist()
         test = self.recording.test
         return Workload(
             device,
@@ -201,20 +318,44 @@ class Experiment:
             test.label[positions].tolist(),
             times,
             arrivals.think_s if arrivals.closed else 0.0,
-            self.scenario.devices.deadline_s,
+            group.config.deadline_s,
+            intensity if arrivals.closed else None,
         )
 
-    def _positions(self, rng: np.random.Generator, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    @cached_property
+    def _arrivals(self) -> tuple[Arrivals, ...]:
+        return tuple(group.config.arrivals.create() for group in self.groups)
+
+    @cached_property
+    def _intensities(self) -> dict[tuple[int, int], Intensity | None]:
+        return {}
+
+    def _intensity(self, group: Group, number: int) -> Intensity | None:
+        """How the events change the arrivals of a group's device; None if they do not."""
+        if not self.scenario.events:
+            return None
+        windows = group.arrival_windows(self.scenario.events, number)
+        key = (group.number, len(windows))  # shares count from the first device, so the number says which windows
+        if key not in self._intensities:
+            self._intensities[key] = Intensity(windows) if windows else None
+        return self._intensities[key]
+
+    @cached_property
+    def _pool(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Positions that requests are drawn from."""
         pool = np.arange(len(self.recording.test))
         if self.subset is not None:
             pool = pool[np.isin(self.recording.test.sample, self.subset)]
             if not len(pool):
                 raise ArtifactError(f"{self.bundle.samples}: none of its samples is in the recording's test part")
-        rounds = -(-count // len(pool))
-        return np.concatenate([rng.permutation(pool) for _ in range(rounds)])[:count]
+        return pool
+
+    def _positions(self, rng: np.random.Generator, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        rounds = max(1, -(-count // len(self._pool)))
+        return np.concatenate([rng.permutation(self._pool) for _ in range(rounds)])[:count]
 
 
-def _fresh(link: Link, rng: np.random.Generator) -> Fifo:
+def _fresh(link: Link, rng: np.random.Generator) -> Link:
     fresh = link.fork()
     fresh.reseed(rng)
-    return Fifo(fresh)
+    return fresh

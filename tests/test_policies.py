@@ -23,7 +23,7 @@ def neurosurgeon(world: Experiment, rate_bps: float, rtt_s: float, wait_s: float
 def test_neurosurgeon_equals_brute_force(tmp_path: Path) -> None:
     """policies.md §0: T(p, κ) for every pair, over 200 random links."""
     world = synthetic.experiment(tmp_path)
-    setting, rng = world.setting, np.random.default_rng(0)
+    setting, rng = world.setting(), np.random.default_rng(0)
     for _ in range(200):
         link = LinkEstimate(10 ** rng.uniform(3, 9), 10 ** rng.uniform(-4, 0))
         wait_s = float(rng.exponential(0.02))

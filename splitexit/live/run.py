@@ -39,7 +39,7 @@ class Station:
         images = open_images(Bundle.open(scenario.bundle), data)
         experiment = Experiment.open(scenario, host, subset=tuple(images))
         check_labels(images, experiment.recording, data or str(experiment.bundle.samples))
-        pairs = [(split, codec) for split, codecs in experiment.setting.codecs.items() for codec in codecs]
+        pairs = [(split, codec) for split, codecs in experiment.setting().codecs.items() for codec in codecs]
         return cls(experiment, images, LiveModel.open(experiment.bundle, pairs))
 
     def connect(self, address: Address, say: Callable[[str], None]) -> EdgeClient:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,13 +18,30 @@ from splitexit.errors import Problem, ScenarioError
 from splitexit.scenario import overrides as _overrides
 from splitexit.scenario import strict_yaml
 from splitexit.scenario.explain import explain
+from splitexit.scenario.rules import broken
 from splitexit.scenario.scalars import dump, shown
-from splitexit.scenario.schema import HOST, Devices, Edge, Scenario, hints, json_schema
+from splitexit.scenario.schema import OWN, Scenario, hints, json_schema
+from splitexit.scenario.sections import HOST, AccessPoint, Cloud, Devices, Edge
 from splitexit.scenario.signature import whole
 from splitexit.scenario.spec import Folders, Spec
 from splitexit.scenario.strict_yaml import Document
 
-__all__ = ["HOST", "Devices", "Draft", "Edge", "Folders", "Scenario", "Spec", "draft", "dump", "json_schema", "load"]
+__all__ = [
+    "HOST",
+    "OWN",
+    "AccessPoint",
+    "Cloud",
+    "Devices",
+    "Draft",
+    "Edge",
+    "Folders",
+    "Scenario",
+    "Spec",
+    "draft",
+    "dump",
+    "json_schema",
+    "load",
+]
 
 
 @dataclass(frozen=True)
@@ -68,14 +86,16 @@ def draft(path: Path | str, overrides: Sequence[str] = ()) -> Draft:
 def _validate(document: Document, folders: Folders) -> tuple[Scenario | None, list[Problem]]:
     raw = document.value
     if not isinstance(raw, dict):
-        keys = ", ".join(hints(()))
+        keys = ", ".join(hints((), {}))
         return None, [document.problem((), f"found {shown(raw)}; expected the keys of a scenario: {keys}")]
     labels = raw.get("policies")
     context = {"folders": folders, "labels": labels if isinstance(labels, dict) else {}}
     stem = Path(document.file).stem[:80].encode(errors="replace").decode()
     raw = {"name": stem, **raw}
+    scenario = None
     try:
-        return Scenario.model_validate(whole(raw), context=context), []
+        scenario = Scenario.model_validate(whole(raw), context=context)
+        found = broken(scenario, raw)
     except ValidationError as error:
-        found = explain(error, raw, hints)
-        return None, [document.problem(path, what, of_key) for path, (what, of_key) in found.items()]
+        found = explain(error, raw, partial(hints, raw=raw))
+    return scenario, [document.problem(path, what, of_key) for path, (what, of_key) in found.items()]

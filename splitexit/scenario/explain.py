@@ -26,6 +26,7 @@ _EXPECTED = {
     "model_attributes_type": "a mapping",
     "dict_type": "a mapping",
     "list_type": "a list",
+    "tuple_type": "a list",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",

@@ -1,6 +1,7 @@
-"""The keys of a scenario: their types, ranges, defaults, units, and where the defaults come from.
+"""The keys of a scenario as a whole: their types, ranges, defaults, units, and where the defaults come from.
 
-The text under every key is its description in `splitexit schema` and in the file that `splitexit init` writes.
+The text under every key is its description in `splitexit schema`, in docs/scenario.md and in the file that
+`splitexit init` writes.
 """
 
 from __future__ import annotations
@@ -14,119 +15,48 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     GetPydanticSchema,
     PrivateAttr,
-    Strict,
     ValidationError,
     ValidationInfo,
+    field_validator,
 )
 from pydantic_core import core_schema
 
-from splitexit import hardware
 from splitexit.decision import Utility
-from splitexit.errors import InputError, UnknownNameError, did_you_mean
+from splitexit.errors import InputError, UnknownNameError
 from splitexit.policies import POLICIES
-from splitexit.scenario.explain import Hints, problem
-from splitexit.scenario.scalars import shown
+from splitexit.scenario.events import KINDS, MAX_S, AnyEvent
+from splitexit.scenario.explain import Hints
+from splitexit.scenario.sections import (
+    AccessPoint,
+    Batching,
+    Cloud,
+    Devices,
+    Downlink,
+    Edge,
+    Energy,
+    Label,
+    Number,
+    RelativePath,
+    Section,
+    Text,
+    Uplink,
+    Weights,
+    Whole,
+)
 from splitexit.scenario.signature import hint, signature_model
-from splitexit.scenario.spec import DOWNWARD, UPWARD, Folders, Spec, Zoo, parse
+from splitexit.scenario.spec import Folders, Spec, Zoo, parse
 from splitexit.scenario.spec import load as load_class
 from splitexit.scenario.strict_yaml import Keys
 
-HOST = "host"
-"""The hardware name of the machine that the bundle's calibration was measured on."""
+OWN = "own"
+"""The label that gives every group its own policy."""
 
-
-def _path(value: Any, info: ValidationInfo) -> Any:
-    assert info.context is not None, "validate with a context"
-    return info.context["folders"].resolve(value) if isinstance(value, str) else value
-
-
-def _known_hardware(name: str) -> str:
-    if name not in (known := [HOST, *hardware.names()]):
-        raise problem(f"unknown hardware {shown(name)}{did_you_mean(name, known)}")
-    return name
-
-
-def _known_label(label: str) -> str:
-    if not all(c.isalnum() or c in "-_+.@" for c in label) or not 0 < len(label) <= 40:
-        raise problem(f"the label {shown(label)} is not 1 to 40 letters, digits and any of - _ + . @", of_key=True)
-    return label
-
-
-def _by_default(spec: Spec) -> Any:
-    return Field(default=spec, json_schema_extra={"default": spec.plain()})
-
-
-Whole = Annotated[int, Strict()]
-Number = Annotated[float, Strict()]
-Text = Annotated[str, Strict()]
-Flag = Annotated[bool, Strict()]
-RelativePath = Annotated[Path, BeforeValidator(_path)]
-Hardware = Annotated[
-    Text,
-    AfterValidator(_known_hardware),
-    Field(json_schema_extra=lambda schema: schema.update(enum=[HOST, *hardware.names()])),
-]
-Label = Annotated[Text, AfterValidator(_known_label)]
-
-
-class Section(BaseModel):
-    """A mapping of the scenario; its keys are known and do not change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Devices(Section):
-    """The devices: all alike, each with a link and arrivals of its own."""
-
-    count: Annotated[Whole, Gt(0), Le(10_000)] = 1
-    """How many there are."""
-    hardware: Hardware = HOST
-    """What they compute on: a machine whose times are derived from published ones, or `host`, the machine that the
-    bundle was calibrated on."""
-    arrivals: Annotated[Spec, Zoo("arrivals")] = _by_default(Spec("arrivals", "poisson", {"rate_hz": 4.0}))
-    """When requests come to one device. Default: Poisson, the usual model of independent requests, 4 per second."""
-    policy: Annotated[Spec, Zoo("policy", labels=True)] = _by_default(Spec("policy", "local", {}))
-    """What `simulate` and `device` run: a label of `policies`, the name of a policy, or a mapping with its parameters.
-    Default: everything on the device, the baseline of the field."""
-    deadline_ms: Annotated[Number, Gt(0), Le(3_600_000)] = 1000.0
-    """When an answer is due, in ms after the request came. Default: 1 s, the limit for a user's flow of thought to stay
-    uninterrupted (Nielsen, Usability Engineering, 1993)."""
-    pipeline: Flag = True
-    """Whether a device takes up its next request while an earlier one waits for the edge. Default: yes, as a process
-    with a sending thread does."""
-
-    @property
-    def deadline_s(self) -> float:
-        """The deadline in seconds."""
-        return self.deadline_ms / 1000.0
-
-
-class Edge(Section):
-    """The edge: one queue for all devices, first come, first served."""
-
-    hardware: Hardware = HOST
-    """What it computes on, as for devices."""
-    workers: Annotated[Whole, Gt(0), Le(1024)] = 1
-    """How many requests it works on at a time. Default: one, as in M/D/1 and as one GPU serves."""
-
-
-class Weights(Section):
-    """What one answer is worth: accuracy if it is right, minus latency and miss."""
-
-    accuracy: Annotated[Number, Ge(0)] = 1.0
-    """Worth of a right answer."""
-    latency_per_s: Annotated[Number, Ge(0)] = 1.0
-    """Cost of a second of response time. Default: 100 ms weigh as much as ten points of accuracy; a choice, not a
-    finding."""
-    miss: Annotated[Number, Ge(0)] = 0.0
-    """Cost of an answer after the deadline. Default: none beyond its latency."""
+ONLY = "devices"
+"""The label of the one group of a scenario without `groups`."""
 
 
 def _utility(source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -145,18 +75,29 @@ class Scenario(Section):
     """Requests per device. Default: enough for an accuracy to within about 2 points (95 %, binomial)."""
     seed: Annotated[Whole, Ge(0), Lt(2**64)] = 0
     """Seed of everything that is drawn; the same seed gives the same result."""
+    warmup_s: Annotated[Number, Ge(0), Le(MAX_S)] = 0.0
+    """Requests that arrive before this are simulated and kept in the table, but left out of every figure. Default:
+    none, a run begins with all queues empty and so does the system."""
     devices: Devices = Devices()
-    """The devices."""
-    uplink: Annotated[Spec, Zoo("link", use=UPWARD)]
+    """The devices; where there are groups, what holds for all of them."""
+    groups: dict[Label, Devices] = Field(default={})
+    """Label -> the keys of `devices` that differ; numbered one after the other. Default: all devices are alike."""
+    access_points: dict[Label, AccessPoint] = Field(default={})
+    """Label -> what devices share that name it as their `access_point`. Default: every device has links of its own."""
+    uplink: Uplink
     """From a device to the edge; first come, first served. In Mbit/s of everything sent, headers included."""
-    downlink: Annotated[Spec, Zoo("link", use=DOWNWARD)]
+    downlink: Downlink
     """From the edge to a device, likewise."""
     edge: Edge = Edge()
     """The edge."""
+    cloud: Cloud | None = None
+    """A third tier behind the edge. Default: none, the edge runs the network to its end."""
     utility: Annotated[Utility, GetPydanticSchema(_utility)] = Utility()
     """What `oracle` maximises, and what regret and "best" refer to."""
     policies: dict[Label, Annotated[Spec, Zoo("policy")]] = Field(default={})
     """Label -> policy: what `compare` and `demo` run, in this order. Default: every policy that needs no parameters."""
+    events: tuple[AnyEvent, ...] = Field(default=())
+    """What goes wrong meanwhile; policies see only the consequences. Default: nothing."""
 
     _file: Path = PrivateAttr(default=Path())
 
@@ -165,10 +106,29 @@ class Scenario(Section):
         """The file that it was read from."""
         return self._file
 
+    @field_validator("groups", mode="after")
+    @classmethod
+    def _inherit(cls, groups: dict[str, Devices], info: ValidationInfo) -> dict[str, Devices]:
+        defaults = info.data.get("devices", Devices())
+        return {label: group.under(defaults) for label, group in groups.items()}
+
+    @property
+    def fleet(self) -> dict[str, Devices]:
+        """Label -> devices, of every group in order; without `groups` of the only one."""
+        return self.groups or {ONLY: self.devices}
+
+    def links(self, devices: Devices) -> tuple[Spec, Spec]:
+        """Uplink and downlink of such devices: their own, or those of the access point that they share."""
+        shared = None if devices.access_point is None else self.access_points[devices.access_point]
+        owner = shared or devices
+        return owner.uplink or self.uplink, owner.downlink or self.downlink
+
     @property
     def policy_label(self) -> str:
-        """The label of the devices' own policy, for `policy`."""
-        own = self.devices.policy
+        """The label of the devices' own policy, for `policy`; OWN where groups have different ones."""
+        own = self._common_policy()
+        if own is None:
+            return OWN
         equal = [label for label, spec in self.policies.items() if spec == own]
         if equal:
             return equal[0]
@@ -178,15 +138,25 @@ class Scenario(Section):
         """The labels of `policies`; without any, the shipped policies that need no parameters."""
         return list(self.policies) or [name for name in POLICIES.names() if not _needs(name)]
 
-    def policy(self, label: str) -> Spec:
+    def _common_policy(self) -> Spec | None:
+        """The policy that all devices have; None where groups have different ones."""
+        first, *others = (devices.policy for devices in self.fleet.values())
+        return first if all(other == first for other in others) else None
+
+    def policy(self, label: str, devices: Devices | None = None) -> Spec:
         """The policy with this label, else the devices' own if that is its name, else the shipped one of that name.
+
+        Args:
+            label: OWN stands for what `devices` have (default: those of the first group).
 
         Raises UnknownNameError, or InputError where that one needs parameters.
         """
-        own = self.devices.policy
+        if label == OWN:
+            return (devices or next(iter(self.fleet.values()))).policy
         if label in self.policies:
             return self.policies[label]
-        if label in (own.name, OWN):
+        own = self._common_policy()
+        if own is not None and label == own.name:
             return own
         try:
             return parse("policy", label, Folders(self.file.parent, self.file.parent))
@@ -215,14 +185,32 @@ class Scenario(Section):
         return hash(self.digest())
 
 
-OWN = "devices.policy"
-"""The label of the devices' own policy where another one has its name."""
+ANY = "*"
+"""Stands for any label in a path of SECTIONS; an event's kind stands for its number."""
 
-SECTIONS: dict[Keys, type[Section]] = {(): Scenario, ("devices",): Devices, ("edge",): Edge, ("utility",): Weights}
+SECTIONS: dict[Keys, type[Section]] = {
+    (): Scenario,
+    ("devices",): Devices,
+    ("devices", "energy"): Energy,
+    ("groups", ANY): Devices,
+    ("groups", ANY, "energy"): Energy,
+    ("access_points", ANY): AccessPoint,
+    ("edge",): Edge,
+    ("edge", "batching"): Batching,
+    ("cloud",): Cloud,
+    ("cloud", "batching"): Batching,
+    ("utility",): Weights,
+    **{("events", kind): event for kind, event in KINDS.items()},
+}
 
 
-def hints(path: Keys) -> Hints:
-    """The keys of the section at `path` (none elsewhere), with what to try when a value is wrong."""
+def hints(path: Keys, raw: Mapping[str, Any]) -> Hints:
+    """The keys of the section at `path` of the document `raw` (none elsewhere), with what to try for each."""
+    match path:
+        case ("groups" | "access_points" as key, _, *rest):
+            path = (key, ANY, *rest)
+        case ("events", int(n)):
+            path = ("events", str(raw["events"][n].get("kind")))
     if path not in SECTIONS:
         return {}
     fields = SECTIONS[path].model_fields

@@ -28,6 +28,30 @@ EXAMPLES: dict[str, Any] = {
 }
 """Values for keys without a telling default."""
 
+CONSTANT = "{name: constant, mbps: 50, delay_ms: 5}"
+
+SHOWN = {
+    "groups": ["groups:", "  cameras: {count: 8}", "  phones: {count: 3, hardware: pixel-2-xl, policy: local}"],
+    "access_points": [f"access_points: {{cell: {{count: 2, sharing: processor, uplink: {CONSTANT}}}}}"],
+    "batching": ["batching: {max_size: 8, max_wait_ms: 2}"],
+    "cloud": [
+        "cloud:",
+        "  hardware: workstation-gpu",
+        "  split: 4",
+        f"  uplink: {CONSTANT}",
+        f"  downlink: {CONSTANT}",
+    ],
+    "events": [
+        "events:",
+        "  - {kind: edge-down, at_s: 10, for_s: 5, server: 0}",
+        "  - {kind: outage, at_s: 20, for_s: 3, direction: up}",
+        "  - {kind: bandwidth, at_s: 30, for_s: 10, factor: 0.2}",
+        "  - {kind: leave, at_s: 40, for_s: 10, share: 0.5}",
+        "  - {kind: burst, at_s: 60, for_s: 10, factor: 5}",
+    ],
+}
+"""Examples in comments, of keys that most scenarios do without."""
+
 SOURCES = {
     "uplink": "Here: LTE, 5.85 Mbit/s (Huang et al., MobiSys 2012, as in Eshratifar et al., BottleNet, ISLPED 2019).",
     "downlink": "Here: LTE, 13 Mbit/s (Huang et al., MobiSys 2012).",
@@ -54,7 +78,7 @@ def _section(path: Keys, examples: dict[str, Any]) -> Iterator[str]:
     indent = "  " * len(path)
     for key, field in SECTIONS[path].model_fields.items():
         yield from _comment(indent, key, field)
-        if (*path, key) in SECTIONS:
+        if (*path, key) in SECTIONS and field.default is not None:
             yield f"{indent}{key}:"
             yield from _section((*path, key), {})
         else:
@@ -64,8 +88,12 @@ def _section(path: Keys, examples: dict[str, Any]) -> Iterator[str]:
 def _comment(indent: str, key: str, field: FieldInfo) -> Iterator[str]:
     if not indent:
         yield ""
-    text = " ".join(f"{field.description} {SOURCES.get(key, '')}".split())
+    source = "" if indent else SOURCES.get(key, "")
+    text = " ".join(f"{field.description} {source}".split())
     yield from textwrap.wrap(text, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+    if key in SHOWN:
+        yield f"{indent}# For example:"
+        yield from (f"{indent}#   {line}" for line in SHOWN[key])
     for zoo in (mark for mark in field.metadata if isinstance(mark, Zoo)):
         yield f"{indent}# One of:"
         yield from (f"{indent}#   {line}" for line in _menu(zoo.kind))
@@ -80,7 +108,7 @@ def _menu(kind: str) -> Iterator[str]:
 
 
 def _entry(indent: str, key: str, value: Any) -> Iterator[str]:
-    if isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
+    if isinstance(value, dict) and value and all(isinstance(item, dict) for item in value.values()):
         yield f"{indent}{key}:"
         for label, item in value.items():
             yield f"{indent}  {label}: {_flow(item)}"
@@ -96,4 +124,4 @@ def _flow(value: Any) -> str:
 def _plain(default: Any) -> Any:
     if isinstance(default, Spec):
         return default.plain() if default.parameters else default.name
-    return default
+    return list(default) if isinstance(default, tuple) else default

@@ -28,7 +28,7 @@ def any_observation(rng: np.random.Generator, reads: frozenset[str], world: Expe
     from splitexit.decision import EdgeLoad
     from splitexit.sense import Sense
 
-    sense = Sense(world.setting.link, reads)
+    sense = Sense(world.setting().link, reads)
     for request in range(int(rng.integers(0, 4))):
         sense.sent(request, 0.0)
         if rng.random() < 0.5:
@@ -63,7 +63,7 @@ def test_plans_are_valid_for_any_observation(name: str, world: Experiment) -> No
         plan = decider.policy.decide(any_observation(rng, decider.policy.reads, world))
         plan.check(world.spec)
         if plan.split is not None:
-            assert plan.codec in world.setting.codecs[plan.split]
+            assert plan.codec in world.setting().codecs[plan.split]
 
 
 @pytest.mark.parametrize("name", POLICIES.names())
@@ -96,7 +96,7 @@ def test_an_undeclared_read_is_caught(world: Experiment) -> None:
         def decide(self, observation: Observation) -> Plan:
             return Plan(timeout_s=observation.queue_length)
 
-    decider = Decider(Peeking(), world.setting)
+    decider = Decider(Peeking(), world.setting())
     step = decider.ask((), 0)
     next(step)
     with pytest.raises(PolicyError, match="queue_length"):
@@ -105,6 +105,6 @@ def test_an_undeclared_read_is_caught(world: Experiment) -> None:
 
 def test_random_draws_from_its_own_stream(world: Experiment) -> None:
     policy = POLICIES.load("random")()
-    policy.prepare(world.setting, stream(5, POLICY, 0))
+    policy.prepare(world.setting(), stream(5, POLICY, 0))
     plans = {policy.decide(Observation()) for _ in range(200)}
-    assert len(plans) == 1 + sum(len(codecs) for codecs in world.setting.codecs.values())
+    assert len(plans) == 1 + sum(len(codecs) for codecs in world.setting().codecs.values())

@@ -43,7 +43,7 @@ class World:
         source = str(WHOLE_TEST_SET) if WHOLE_TEST_SET.exists() else None
         self.images: Images = open_images(Bundle.open(scenario.bundle), source)
         self.experiment = Experiment.open(scenario, subset=tuple(self.images))
-        pairs: list[Pair] = [(s, c) for s, codecs in self.experiment.setting.codecs.items() for c in codecs]
+        pairs: list[Pair] = [(s, c) for s, codecs in self.experiment.setting().codecs.items() for c in codecs]
         self.model = LiveModel.open(self.experiment.bundle, pairs)
 
     def live(self, policy: str, requests: int) -> dict[int, Completion]:
