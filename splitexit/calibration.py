@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -88,7 +89,9 @@ class Calibration:
     """Seconds of every part of one model on one machine.
 
     stages[k] is stage k (0-based) on one sample, exits[e] the head e, encode and decode the codec at a
-    split. `machine` describes where and how it was measured.
+    split. batch[n] is the time of n samples in one pass through the network, relative to that of one
+    sample; by default n samples take n times as long, so that batching gains nothing. `machine`
+    describes where and how it was measured.
     """
 
     machine: Mapping[str, Any]
@@ -99,6 +102,23 @@ class Calibration:
     rpc: Rpc
     weights_sha256: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
+    batch: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
+
+    def batch_factor(self, samples: int) -> float:
+        """Time of `samples` >= 1 in one pass relative to that of one: linear between the measured sizes.
+
+        Beyond the largest size it is proportional to `samples` from there.
+        """
+        sizes, factors = self._batch_curve
+        above = bisect_right(sizes, samples)
+        if above == len(sizes):
+            return factors[-1] * samples / sizes[-1]
+        low, high = sizes[above - 1], sizes[above]
+        return factors[above - 1] + (factors[above] - factors[above - 1]) * (samples - low) / (high - low)
+
+    @cached_property
+    def _batch_curve(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        return tuple(self.batch), tuple(self.batch.values())
 
     def save(self, path: Path) -> None:
         """Writes calibration.json."""
@@ -116,6 +136,7 @@ class Calibration:
                 "downlink_bytes": self.rpc.downlink_bytes,
                 "seconds": _round(self.rpc.seconds),
             },
+            "batch": {str(n): factor for n, factor in self.batch.items()},
         }
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -138,6 +159,7 @@ class Calibration:
                     int(rpc["downlink_bytes"]),
                     _distribution(rpc["seconds"]),
                 ),
+                batch=_batch(content.get("batch", {"1": 1.0})),
             )
         except KeyError as error:
             raise ArtifactError(f"{path}: the key {error} is missing; `splitexit calibrate` writes it") from error
@@ -168,6 +190,14 @@ def _distribution(values: Any) -> Distribution:
     if len(quantiles) < 2 or not ordered or quantiles[0] < 0 or not all(map(math.isfinite, quantiles)):
         raise ValueError(f"seconds must be at least two ascending quantiles, found {list(values)[:4]}…")
     return Distribution(quantiles)
+
+
+def _batch(values: Any) -> dict[int, float]:
+    batch = {int(n): float(factor) for n, factor in values.items()}
+    rises = all(a < b and batch[a] <= batch[b] for a, b in pairwise(batch))
+    if next(iter(batch.items()), None) != (1, 1.0) or not rises or not all(map(math.isfinite, batch.values())):
+        raise ValueError(f"batch must be ascending sizes from 1 with factors that never fall from 1.0, found {values}")
+    return batch
 
 
 def _pairs_to_json(times: Mapping[Pair, Distribution]) -> list[dict[str, Any]]:

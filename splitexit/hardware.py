@@ -313,6 +313,14 @@ _TABLE = {
                 "resnet152": 96.2,
             },
             gpu=True,
+            # At the wall, ResNet-50 in int8 without a break, and seconds after it [inferred: fp32 takes as much]. The
+            # power mode of the latencies is not known.
+            power=Power(
+                10.6,
+                3.92,
+                "https://github.com/mlcommons/inference_results_v1.1 closed/NVIDIA/results/Xavier_NX_TRT_MaxQ/resnet50/"
+                "SingleStream/performance/run_1/spl.txt (NVIDIA; Auvidea JNX30 board)",
+            ),
         ),
         Hardware(
             "workstation-gpu",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,28 @@ def test_measured_seconds_keep_mean_and_median() -> None:
 
 def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
     model = synthetic.spec()
-    calibration = synthetic.calibration(model, Distribution((0.001, 0.002, 0.009)), head=0.0001, codec=0.003)
+    calibration = replace(
+        synthetic.calibration(model, Distribution((0.001, 0.002, 0.009)), head=0.0001, codec=0.003),
+        batch={1: 1.0, 2: 1.25, 8: 3.5},
+    )
     calibration.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json", model) == calibration
+
+
+BAD_BATCHES = (
+    {},
+    {"2": 2.0},
+    {"1": 0.9, "2": 2.0},
+    {"1": 1.0, "4": 2.0, "2": 1.5},
+    {"1": 1.0, "2": 0.8},
+    {"1": 1.0, "2": float("nan")},
+    {"1": 1.0, "2": float("inf")},
+    {"1": 1.0, "01": 2.0},
+    {"1": 1.0, "two": 2.0},
+    {"1": 1.0, "2": None},
+    [1.0, 2.0],
+    3,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +67,7 @@ def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
         (lambda c: c["stages_s"].pop(), "2 stages"),
         (lambda c: c.update(rpc=3), "not a calibration"),
         (lambda c: c.update(encode_s=[{"split": 0}]), "missing"),
+        *((lambda c, b=batch: c.update(batch=b), "not a calibration") for batch in BAD_BATCHES),
     ],
 )
 def test_a_corrupt_calibration_is_one_line(tmp_path: Path, change: object, says: str) -> None:
@@ -59,6 +80,22 @@ def test_a_corrupt_calibration_is_one_line(tmp_path: Path, change: object, says:
         Calibration.load(path, model)
     assert "\n" not in str(caught.value)
     assert "splitexit calibrate" in str(caught.value)
+
+
+def test_a_batch_costs_what_lies_between_the_measured_sizes() -> None:
+    takes = replace(synthetic.calibration(synthetic.spec()), batch={1: 1.0, 2: 1.2, 8: 3.0})
+    assert [takes.batch_factor(n) for n in (1, 2, 4, 8, 16, 20)] == pytest.approx([1.0, 1.2, 1.8, 3.0, 6.0, 7.5])
+
+
+def test_an_older_calibration_gains_nothing_by_batching(tmp_path: Path) -> None:
+    model, path = synthetic.spec(), tmp_path / "calibration.json"
+    synthetic.calibration(model).save(path)
+    content = json.loads(path.read_text())
+    del content["batch"]
+    path.write_text(json.dumps(content))
+    takes = Calibration.load(path, model)
+    assert [takes.batch_factor(n) for n in (1, 2, 5, 32)] == [1.0, 2.0, 5.0, 32.0]
+    assert takes == synthetic.calibration(model)
 
 
 def test_draws_do_not_depend_on_the_order_of_use() -> None:

@@ -49,6 +49,27 @@ def test_a_stage_costs_what_it_takes(bundle, monkeypatch):
     assert max(calibration.stages[0].median, calibration.exits[1].median) < 0.005
 
 
+def test_batches_are_relative_to_one_sample(bundle):
+    measure(bundle).save(bundle.calibration)
+    calibration = Calibration.load(bundle.calibration, bundle.spec)
+    assert tuple(calibration.batch) == calibrate.BATCH_SIZES
+    assert calibration.batch[1] == 1.0
+    assert 1.0 <= calibration.batch_factor(3) <= calibration.batch[32] < 64
+
+
+def test_a_network_with_a_fixed_cost_gains_by_batching(bundle, monkeypatch):
+    """A pass of 2 s and another second for every sample: 32 samples take 34/3 of one; the warm-up is left out."""
+    clock = [0.0]
+
+    def net(batch):
+        clock[0] += 2.0 + len(batch) + 100.0 * (clock[0] < 100.0)
+
+    monkeypatch.setattr(calibrate.multi_exit, "load", lambda _: net)
+    monkeypatch.setattr(calibrate, "perf_counter", lambda: clock[0])
+    factors = calibrate.measure_batch(bundle, [np.zeros((1, 12, 12), np.float32)])
+    assert factors == {n: pytest.approx((2 + n) / 3, rel=1e-3) for n in calibrate.BATCH_SIZES}
+
+
 def test_warm_up_is_left_out(bundle):
     seen = []
     measure(bundle, progress=lambda done, total: seen.append((done, total)))

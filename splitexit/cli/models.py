@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -238,6 +238,7 @@ def calibrate(
             progress=progress,
         )
     measured.save(opened.calibration)
+    console.print(f"batches, relative to one sample: {_batches(measured.batch)}", highlight=False, soft_wrap=True)
     print(opened.calibration)
 
 
@@ -320,6 +321,10 @@ def _line(report: EpochReport) -> str:
         f"epoch {report.epoch:3d}  loss {report.loss:.4f}  validation % by exit {_exits(report.accuracy)}  "
         f"{report.seconds:.0f} s"
     )
+
+
+def _batches(factors: Mapping[int, float]) -> str:
+    return "  ".join(f"{size}: {factor:.2f}" for size, factor in factors.items())
 
 
 def _exits(accuracy: Sequence[float]) -> str:

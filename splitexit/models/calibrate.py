@@ -1,7 +1,8 @@
 """Measuring what every part of a bundle costs on this machine: seconds of stages, heads, encoding and decoding.
 
 One thread, warm, one sample at a time, each part in the order in which a request meets it, so that caches are as
-warm as they will be live. What is measured is what `runtime` does, numpy in and out.
+warm as they will be live. What is measured is what `runtime` does, numpy in and out. Apart from that, the whole
+network on several samples at once, which says what a server gains by batching.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from splitexit.bundle import Bundle
 from splitexit.calibration import Calibration, Distribution, Pair, Rpc
 from splitexit.codecs import Codec
 from splitexit.errors import UsageError
-from splitexit.models import codecs, data
+from splitexit.models import codecs, data, multi_exit
 from splitexit.models.runtime import Runtime, one_thread
 from splitexit.recording import Recording
 
@@ -29,6 +30,8 @@ Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
 WARM_UP = 20
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+BATCH_ROUNDS = 7
 # Before the live layer has measured a call: a small unary gRPC call over loopback, and its framing.
 TYPICAL_RPC = Rpc(uplink_overhead_bytes=200, downlink_bytes=200, seconds=Distribution.constant(6e-4))
 
@@ -60,6 +63,7 @@ def calibrate(
             chain.run(images[number % len(images)])
             progress(max(number + 1, 0), repetitions)
     spec = bundle.spec
+    batch = measure_batch(bundle, images)
     return Calibration(
         machine=describe_machine(),
         stages=tuple(clock.distribution("stage", number) for number in range(spec.num_stages)),
@@ -68,8 +72,37 @@ def calibrate(
         decode={pair: clock.distribution("decode", pair) for pair in pairs},
         rpc=rpc,
         weights_sha256=spec.weights_sha256,
-        made={"command": command, "repetitions": repetitions, "warm_up": WARM_UP, "threads": 1},
+        made={
+            "command": command,
+            "repetitions": repetitions,
+            "warm_up": WARM_UP,
+            "threads": 1,
+            "batch_rounds": BATCH_ROUNDS,
+        },
+        batch=batch,
     )
+
+
+def measure_batch(bundle: Bundle, images: Sequence[Array]) -> dict[int, float]:
+    """Seconds of the whole network, all heads included, on n samples at once relative to one sample: size -> factor.
+
+    The median of some rounds, one thread, warm. Every round goes through all sizes, so that a machine that is slower
+    for a while is slower for all of them. Noise cannot make a larger batch cheaper: the curve never falls.
+    """
+    net = multi_exit.load(bundle)
+    seconds: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}
+    with one_thread(), torch.inference_mode():
+        for _ in range(BATCH_ROUNDS + 1):
+            for size, samples in seconds.items():
+                batch = torch.from_numpy(np.stack([images[n % len(images)] for n in range(size)]))
+                passes = BATCH_SIZES[-1] // size
+                start = perf_counter()
+                for _ in range(passes):
+                    net(batch)
+                samples.append((perf_counter() - start) / passes)
+    medians = [float(np.median(samples[1:])) for samples in seconds.values()]
+    factors = np.maximum.accumulate(np.array(medians) / medians[0])
+    return {size: float(f"{factor:.4g}") for size, factor in zip(BATCH_SIZES, factors, strict=True)}
 
 
 class _Clock:
