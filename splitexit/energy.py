@@ -71,6 +71,20 @@ class Radio:
     source: str
     most_w: float = math.inf
 
+    def send_j(self, bits: Any, seconds: Any) -> Any:
+        """Joules of sending `bits` in `seconds`; elementwise for arrays."""
+        return _moving_j(self.alpha_up, self.base_up, self.most_w, bits, seconds)
+
+    def receive_j(self, bits: Any, seconds: Any) -> Any:
+        """Joules of receiving `bits` in `seconds`; elementwise for arrays."""
+        return _moving_j(self.alpha_down, self.base_down, self.most_w, bits, seconds)
+
+
+def _moving_j(alpha: float, base: float, most_w: float, bits: Any, seconds: Any) -> Any:
+    """(alpha · bits / seconds + base) · seconds, but never above most_w."""
+    joules = alpha * bits + base * seconds
+    return joules if math.isinf(most_w) else np.minimum(joules, most_w * seconds)
+
 
 HUANG = 'Huang et al., "A Close Examination of Performance and Power Characteristics of 4G LTE Networks", MobiSys 2012'
 BOTTLENET = 'Eshratifar et al., "BottleNet", ISLPED 2019, table of radio parameters'
@@ -113,8 +127,22 @@ RADIOS = {
             promotion_w=0.1244,
             promotion_s=0.0791,
             source=f"{BOTTLENET} (sending); {HUANG}, tables 3 and 4 (all of it). Its line is of slow Wi-Fi; no rate "
-            "takes more than 720 mA at 3.7 V, what Google's power_profile.xml of the Pixel 2 XL says of sending",
-            most_w=0.720 * 3.7,
+            "takes more than 350 mA at 3.7 V, what the Pixel 2 XL's power profile says of sending "
+            "(https://android.googlesource.com/device/google/taimen/+/bc9fafa, power_profile.xml)",
+            most_w=0.350 * 3.7,
+        ),
+        Radio(
+            "lora",
+            alpha_up=0.0,
+            base_up=0.029 * 3.3,
+            alpha_down=0.0,
+            base_down=0.0108 * 3.3,
+            tail_w=0.0,
+            tail_s=0.0,
+            promotion_w=0.0,
+            promotion_s=0.0,
+            source="Semtech, SX1276 data sheet, power consumption specification: 29 mA sending at +13 dBm, 10.8 mA "
+            "receiving (LnaBoost off), at 3.3 V; asleep otherwise. Empty receive windows are left out",
         ),
         Radio(
             "ethernet",
@@ -167,8 +195,7 @@ class Model:
         if self.radio is None:
             return math.nan
         bits = 8.0 * self.reply_bytes
-        r = self.radio
-        return float(_moving_j(r.alpha_down, r.base_down, r.most_w, bits, bits / self.downlink_bps))
+        return float(self.radio.receive_j(bits, bits / self.downlink_bps))
 
     @property
     def gaps(self) -> list[str]:
@@ -224,34 +251,23 @@ def parts(table: pa.Table, models: Sequence[Model]) -> dict[str, Array]:
     """Joules of every part (PARTS) of every row, in the table's order; together they are `energy_j`."""
     rows = {name: column(table, name) for name in _COLUMNS}
     order = np.lexsort((rows["request"], rows["device"]))
-    rows = {name: values[order] for name, values in rows.items()}
-    rows |= _figures(models, rows["device"])
-    sent = rows["split"] != LOCAL
-    found = _machine_parts(rows) | {
-        name: _scattered(joules, sent)
-        for name, joules in _radio_parts({name: values[sent] for name, values in rows.items()}).items()
-    }
-    return {name: _scattered(found[name], order) for name in PARTS}
+    if not (order[1:] > order[:-1]).all():
+        rows = {name: values[order] for name, values in rows.items()}
+    found = {name: np.full(len(order), math.nan) for name in PARTS}
+    for model in models:
+        first, end = np.searchsorted(rows["device"], (model.first, model.first + model.count))
+        mine = {name: values[first:end] for name, values in rows.items()}
+        for name, joules in (_machine_parts(mine, model.power) | _radio_parts(mine, model)).items():
+            found[name][first:end] = joules
+    return {name: _scattered(joules, order) for name, joules in found.items()}
 
 
 _COLUMNS = (
     *("request", "device", "start_s", "device_compute_s", "encode_s", "network_s", "edge_wait_s", "edge_compute_s"),
     *("done_s", "split", "payload_bytes", "airtime_s", "lost_reply"),
 )
-_OF_POWER = ("compute_w", "idle_w")
-_OF_RADIO = ("alpha_up", "base_up", "most_w", "tail_w", "tail_s", "promotion_w", "promotion_s")
-_OF_MODEL = ("sent_bytes", "receive_j")
-
-
-def _figures(models: Sequence[Model], device: Array) -> dict[str, Array]:
-    """Every figure of the models as a column, NaN where there is none."""
-    which = np.full(len(device), len(models))
-    for number, model in enumerate(models):
-        which[(device >= model.first) & (device < model.first + model.count)] = number
-    places = dict.fromkeys(_OF_POWER, "power") | dict.fromkeys(_OF_RADIO, "radio")
-    columns = {name: [getattr(getattr(m, place), name, math.nan) for m in models] for name, place in places.items()}
-    columns |= {name: [float(getattr(m, name)) for m in models] for name in _OF_MODEL}
-    return {name: np.array([*values, math.nan])[which] for name, values in columns.items()}
+# All below: columns of one model's rows in order of (device, request).
+Rows = dict[str, Array]
 
 
 def _scattered(values: Array, to: Array) -> Array:
@@ -261,89 +277,91 @@ def _scattered(values: Array, to: Array) -> Array:
     return array
 
 
-def _machine_parts(rows: dict[str, Array]) -> dict[str, Array]:
+def _machine_parts(rows: Rows, power: Power | None) -> Rows:
     """What the machine takes without its radio."""
-    busy_s = rows["device_compute_s"] + rows["encode_s"]
+    if power is None:
+        return dict.fromkeys(("compute", "idle"), np.full(len(rows["device"]), math.nan))
     return {
-        "compute": (rows["compute_w"] - rows["idle_w"]) * busy_s,
-        "idle": rows["idle_w"] * _since_previous_answer(rows["device"], rows["done_s"]),
+        "compute": (power.compute_w - power.idle_w) * (rows["device_compute_s"] + rows["encode_s"]),
+        "idle": power.idle_w * _since_previous_answer(rows["device"], rows["done_s"]),
     }
 
 
 def _since_previous_answer(device: Array, done_s: Array) -> Array:
     """Seconds since the same device's answer before; since 0 for its first."""
-    order = np.lexsort((done_s, device))
-    device, done_s = device[order], done_s[order]
-    same = np.zeros(len(device), dtype=bool)
-    same[1:] = device[1:] == device[:-1]
-    return _scattered(done_s - np.where(same, np.roll(done_s, 1), 0.0), order)
+    since_s = np.empty_like(done_s)
+    for mine in _by_device(device):
+        order = np.argsort(done_s[mine], kind="stable") + mine.start
+        since_s[order] = np.diff(done_s[order], prepend=0.0)
+    return since_s
 
 
-def _radio_parts(rows: dict[str, Array]) -> dict[str, Array]:
-    """What the radio takes: rows that were sent, in order of (device, request)."""
+def _radio_parts(rows: Rows, model: Model) -> Rows:
+    """What the radio takes: nothing in rows that were not sent."""
+    sent = rows["split"] != LOCAL
+    if model.radio is None:
+        return dict.fromkeys(("transmit", "receive", "tail", "promotion"), np.where(sent, math.nan, 0.0))
+    found = _sent_parts({name: values[sent] for name, values in rows.items()}, model, model.radio)
+    return {name: _scattered(joules, sent) for name, joules in found.items()}
+
+
+def _sent_parts(rows: Rows, model: Model, radio: Radio) -> Rows:
     answered = ~rows["lost_reply"]
-    bits = 8.0 * (rows["payload_bytes"] + rows["sent_bytes"])
-    tail_s, wakes = _radio_times(rows, answered)
+    bits = 8.0 * (rows["payload_bytes"] + model.sent_bytes)
+    tail_s, wakes = _tails(rows, answered, radio.tail_s)
     return {
-        "transmit": _moving_j(rows["alpha_up"], rows["base_up"], rows["most_w"], bits, rows["airtime_s"]),
-        "receive": rows["receive_j"] * answered,
-        "tail": rows["tail_w"] * tail_s,
-        "promotion": rows["promotion_w"] * rows["promotion_s"] * wakes,
+        "transmit": radio.send_j(bits, rows["airtime_s"]),
+        "receive": model.receive_j * answered,
+        "tail": radio.tail_w * tail_s,
+        "promotion": radio.promotion_w * radio.promotion_s * wakes,
     }
 
 
-def _moving_j(alpha: Any, base: Any, most_w: Any, bits: Any, seconds: Any) -> Any:
-    """Joules of moving `bits` in `seconds`: (alpha · bits / seconds + base) · seconds, but never above most_w."""
-    with np.errstate(invalid="ignore"):  # no limit in no time: inf · 0
-        return np.fmin(alpha * bits + base * seconds, most_w * seconds)
-
-
-def _radio_times(rows: dict[str, Array], answered: Array) -> tuple[Array, Array]:
+def _tails(rows: Rows, answered: Array, limit_s: float) -> tuple[Array, Array]:
     """Per row sent: its seconds of tail, and how often the radio woke for it.
 
-    A row's messages are its upload and, where `answered`, the reply; a tail runs from a message to the next
-    on the same device, whichever row that belongs to.
+    A row's messages are its upload and, where `answered`, the reply. When a message has ended and none moves, the
+    radio is awake until the next on the same device, whichever row that belongs to, or for `limit_s`.
     """
+    begin_s, end_s, owner = _messages(rows, answered)
+    tail_s, woke, causes = np.empty_like(begin_s), np.empty_like(begin_s), np.empty_like(owner)
+    for mine in _by_device(rows["device"][owner]):
+        order = np.argsort(begin_s[mine], kind="stable") + mine.start
+        ends_s = end_s[order]
+        moved_s = np.maximum.accumulate(ends_s)
+        quiet_s = begin_s[order[1:]] - moved_s[:-1]
+        tail_s[order] = np.append(np.clip(quiet_s, 0.0, limit_s), limit_s)
+        woke[order] = np.insert(quiet_s > limit_s, 0, True)
+        causes[order] = order[np.maximum.accumulate(np.where(ends_s == moved_s, np.arange(len(order)), 0))]
+    return np.bincount(owner[causes], tail_s, len(answered)), np.bincount(owner, woke, len(answered))
+
+
+def _messages(rows: Rows, answered: Array) -> tuple[Array, Array, Array]:
+    """When every message begins and ends, and the row it belongs to: of each row the upload, then its reply if any."""
     air_s = np.nan_to_num(rows["airtime_s"])
     handed_s = rows["start_s"] + rows["device_compute_s"] + rows["encode_s"]
     reply_s = handed_s + rows["network_s"] + rows["edge_wait_s"] + rows["edge_compute_s"]
     sent_s = _first_come_first_served(rows["device"], handed_s, air_s)
     sent_s = np.where(answered, np.minimum(sent_s, reply_s), sent_s)
 
-    owner = np.concatenate((np.arange(len(air_s)), np.flatnonzero(answered)))
-    begin_s = np.concatenate((sent_s - air_s, reply_s[answered]))
-    end_s = np.concatenate((sent_s, reply_s[answered]))
-    order = np.lexsort((begin_s, rows["device"][owner]))
-    owner = owner[order]
-    quiet_s = _quiet_after(rows["device"][owner], begin_s[order], end_s[order])
-    limit_s = np.nan_to_num(rows["tail_s"])[owner]
-    asleep = np.ones(len(owner), dtype=bool)
-    asleep[1:] = quiet_s[:-1] > limit_s[:-1]
-    tail_s = np.bincount(owner, np.minimum(quiet_s, limit_s), len(air_s))
-    return tail_s, np.bincount(owner, asleep, len(air_s))
+    owner = np.repeat(np.arange(len(answered)), 1 + answered)
+    begin_s, end_s = reply_s[owner], reply_s[owner]
+    upload = np.flatnonzero(np.diff(owner, prepend=-1))
+    begin_s[upload], end_s[upload] = sent_s - air_s, sent_s
+    return begin_s, end_s, owner
 
 
 def _first_come_first_served(device: Array, offered_s: Array, service_s: Array) -> Array:
     """When one server per device has served each offer, in the order in which they were made."""
-    order = np.lexsort((offered_s, device))
-    offered_s, service_s = offered_s[order], service_s[order]
     served_s = np.empty_like(offered_s)
-    for mine in _by_device(device[order]):
-        total_s = np.cumsum(service_s[mine])
-        served_s[mine] = total_s + np.maximum.accumulate(offered_s[mine] - (total_s - service_s[mine]))
-    return _scattered(served_s, order)
-
-
-def _quiet_after(device: Array, begin_s: Array, end_s: Array) -> Array:
-    """Seconds from every message to the next of its device without any moving; infinite after the last."""
-    quiet_s = np.full(len(begin_s), np.inf)
     for mine in _by_device(device):
-        last_s = np.maximum.accumulate(end_s[mine])[:-1]
-        quiet_s[mine][:-1] = np.maximum(begin_s[mine][1:] - last_s, 0.0)
-    return quiet_s
+        order = np.argsort(offered_s[mine], kind="stable") + mine.start
+        total_s = np.cumsum(service_s[order])
+        served_s[order] = total_s + np.maximum.accumulate(offered_s[order] - (total_s - service_s[order]))
+    return served_s
 
 
 def _by_device(device: Array) -> Iterator[slice]:
     """The rows of each device; the devices ascend."""
-    ends = [*(np.flatnonzero(np.diff(device)) + 1).tolist(), len(device)]
-    return map(slice, [0, *ends[:-1]], ends)
+    bounds = [0, *(np.flatnonzero(np.diff(device)) + 1).tolist(), len(device)]
+    return map(slice, bounds[: -1 if len(device) else 0], bounds[1:])

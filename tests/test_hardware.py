@@ -214,3 +214,49 @@ def test_a_calibration_of_another_model_is_refused() -> None:
     other = Calibration(HOST.machine, HOST.stages[:1], HOST.exits, HOST.encode, HOST.decode, HOST.rpc)
     with pytest.raises(ArtifactError, match="measured 1 stages"):
         hardware.named("raspberry-pi-4").calibrate(SPEC, other)
+
+
+# Power: what was published, and whose share of it one core is.
+
+POWERED = {"raspberry-pi-3b-plus", "raspberry-pi-4", "pixel-2-xl", "jetson-xavier-nx"}
+
+
+def test_devices_have_a_published_power_and_say_where() -> None:
+    powers = {name: hardware.named(name).power for name in hardware.names()}
+    assert {name for name, power in powers.items() if power is not None} == POWERED
+    assert all("https://" in power.source for power in powers.values() if power is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "compute_w", "idle_w"),
+    [
+        ("raspberry-pi-3b-plus", 2.484 + (5.274 - 2.484) / 4, 2.484),
+        ("raspberry-pi-4", 1.6 + (5.0 - 1.6) / 4, 1.6),
+        ("pixel-2-xl", 0.9467, 0.0378),
+        ("jetson-xavier-nx", 10.6, 3.92),
+    ],
+)
+def test_power_is_that_of_the_threads_that_were_timed(name: str, compute_w: float, idle_w: float) -> None:
+    """One core of four on the boards; the phone's figures are of one core, the Jetson's of its GPU."""
+    power = hardware.named(name).power
+    assert power is not None
+    assert (power.compute_w, power.idle_w) == pytest.approx((compute_w, idle_w), abs=1e-4)
+
+
+def test_one_core_is_charged_its_share_of_what_all_add() -> None:
+    power = hardware.Power.of_one_core(2.0, 6.0, 4, "test")
+    assert (power.compute_w, power.idle_w) == (3.0, 2.0)
+    assert hardware.Power.of_one_core(2.0, 6.0, 1, "test").compute_w == 6.0
+
+
+def test_the_energy_of_a_network_has_a_plausible_size() -> None:
+    """ResNet-56 on one core, above idle: 0.1 to 0.5 nJ per multiply-accumulate, about 100 times the arithmetic alone.
+
+    Horowitz, "Computing's energy problem", ISSCC 2014: 4.6 pJ for one in fp32 at 45 nm.
+    """
+    layers, macs = RESNET_56
+    for name in POWERED - {"jetson-xavier-nx"}:
+        machine = hardware.named(name)
+        assert machine.power is not None
+        joules = machine.seconds(layers, macs) * (machine.power.compute_w - machine.power.idle_w)
+        assert 0.1e-9 < joules / macs < 0.5e-9
