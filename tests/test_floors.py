@@ -21,7 +21,7 @@ PACKAGE = ROOT / "splitexit"
 # of the floors below. A new unit needs a line here.
 FLOORS = {
     5: {"cli", "__main__"},
-    4: {"check", "compare", "demo", "report"},
+    4: {"summary", "compare", "capacity", "sweep", "demo", "report"},
     3: {"sim", "models", "live"},
     2: {"inference", "scenario", "fleet", "workload", "experiment", "check"},
     1: {"policies", "codecs", "links", "arrivals", "energy", "estimate", "sense"},
@@ -36,6 +36,8 @@ FLOORS = {
         "confidence",
         "recording",
         "results",
+        "stats",
+        "backlog",
     },
 }
 FLOOR_OF = {unit: floor for floor, units in FLOORS.items() for unit in units}
@@ -56,12 +58,17 @@ LIBRARIES: dict[str, set[str]] = {
     "links": {"annotated_types"},
     "arrivals": {"annotated_types"},
     "scenario": {"pydantic", "pydantic_core", "annotated_types", "yaml"},
-    "sim": {"simpy"},
+    "sim": TABLES | {"simpy", "numba"},
     "models": TORCH | TABLES | {"PIL", "annotated_types", "datasets"},
     "live": TORCH | TABLES | {"grpc", "grpc_health", "grpc_reflection", "google", "PIL"},
     "check": TABLES,
     "demo": TABLES,
-    "compare": TABLES | {"pandas", "scipy"},
+    "stats": {"scipy"},
+    "backlog": {"scipy"},
+    "summary": TABLES,
+    "compare": TABLES,
+    "capacity": TABLES,
+    "sweep": TABLES | {"joblib", "dask", "distributed", "ray"},
     "report": TABLES | {"pandas", "matplotlib", "rich", "yaml"},
     "cli": {"typer", "click", "rich"},
 }

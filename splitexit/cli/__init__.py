@@ -29,6 +29,7 @@ EXTRAS = {
     "grpc_reflection": "live",
     "google": "live",
     "matplotlib": "report",
+    "numba": "fast",
 }
 """Module that may be missing -> the extra that brings it."""
 

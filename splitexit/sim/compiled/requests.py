@@ -1,0 +1,77 @@
+"""The requests of one device, stretch by stretch, from the streams that Experiment.workload draws from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from splitexit.arrivals import Arrivals, Intensity, Periodic, Poisson
+from splitexit.experiment import ARRIVALS, SAMPLES, stream
+from splitexit.sim.compiled.layout import Array
+
+
+def positions(pool: Array, seed: int, device: int) -> Iterator[Array]:
+    """Positions in the recording's test part, round after round."""
+    rng = stream(seed, SAMPLES, device)
+    while True:
+        yield rng.permutation(pool)
+
+
+class Positions:
+    """The same in stretches of any length."""
+
+    def __init__(self, pool: Array, seed: int, device: int) -> None:
+        self._rounds = positions(pool, seed, device)
+        # The rest of a round is kept by every device: as small as it can be.
+        self._type = np.min_scalar_type(int(pool.max()))
+        self._rest = np.empty(0, self._type)
+
+    def take(self, count: int) -> Array:
+        """The next `count`."""
+        found, have = [self._rest], len(self._rest)
+        while have < count:
+            found.append(next(self._rounds))
+            have += len(found[-1])
+        joined = np.concatenate(found)
+        self._rest = joined[count:].astype(self._type)
+        return joined[:count]
+
+
+class Arriving:
+    """Arrival times of an open process in stretches of any length, `total` of them.
+
+    Args:
+        arrivals: the process.
+        intensity: what events make of it; None for nothing.
+    """
+
+    def __init__(self, arrivals: Arrivals, intensity: Intensity | None, seed: int, device: int, total: int) -> None:
+        self._arrivals, self._intensity = arrivals, intensity
+        self._rng = stream(seed, ARRIVALS, device)
+        self._total, self._taken, self._last_s = total, 0, 0.0
+        self._all: Array | None = None
+
+    def take(self, count: int) -> Array:
+        """The next `count`; fewer where events leave no time for the rest."""
+        times_s = self._unwarped(count)
+        self._taken += count
+        return times_s if self._intensity is None else self._intensity.warp(times_s)
+
+    def _unwarped(self, count: int) -> Array:
+        kind = type(self._arrivals)
+        if kind is Periodic:
+            return np.asarray(np.arange(self._taken, self._taken + count) / self._arrivals.rate_hz)  # type: ignore[attr-defined]
+        if kind is Poisson:
+            return self._poisson(count)
+        if self._all is None:
+            self._all = self._arrivals.times_s(self._total, self._rng)
+        return self._all[self._taken : self._taken + count]
+
+    def _poisson(self, count: int) -> Array:
+        gaps_s = self._rng.exponential(1.0 / self._arrivals.rate_hz, count)  # type: ignore[attr-defined]
+        if self._taken:
+            gaps_s[0] += self._last_s
+        times_s = np.cumsum(gaps_s)
+        self._last_s = float(times_s[-1]) if count else self._last_s
+        return np.asarray(times_s)
