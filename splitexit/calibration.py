@@ -62,8 +62,12 @@ class Distribution:
 
     def many(self, u: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """`at` for an array."""
-        positions = np.linspace(0.0, 1.0, len(self.quantiles))
-        return np.asarray(np.interp(u, positions, self.quantiles))
+        return np.asarray(np.interp(u, *self._line))
+
+    @cached_property
+    def _line(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Probabilities and their quantiles."""
+        return np.linspace(0.0, 1.0, len(self.quantiles)), np.array(self.quantiles)
 
     def scaled(self, factor: float) -> Distribution:
         """Every time multiplied by `factor`."""
@@ -242,7 +246,7 @@ class ServiceTimes:
         stream: block number -> a fresh generator for the times of `BLOCK` requests.
     """
 
-    BLOCK = 512
+    BLOCK, FIRST = 512, 8
 
     def __init__(self, calibration: Calibration, stream: Callable[[int], np.random.Generator]) -> None:
         self._calibration, self._stream = calibration, stream
@@ -252,14 +256,21 @@ class ServiceTimes:
         """The times of one request; cheapest when requests come in order."""
         block, row = divmod(request, self.BLOCK)
         if block != self._block:
-            self._block, self._rows = block, self._draw(self._stream(block))
+            self._block, self._rng, self._rows = block, self._stream(block), []
+        while row >= len(self._rows):
+            self._rows += self._draw(self._next_rows(len(self._rows)))
         return self._rows[row]
 
-    def _draw(self, rng: np.random.Generator) -> list[Times]:
+    def _next_rows(self, drawn: int) -> int:
+        """How many more of the block; of the first, few at a time, because many devices make few requests."""
+        left = self.BLOCK - drawn
+        return left if self._block else min(left, max(drawn, self.FIRST))
+
+    def _draw(self, count: int) -> list[Times]:
         calibration = self._calibration
         parts = (*calibration.stages, *calibration.exits)
         cut = len(calibration.stages)
-        u = rng.random((self.BLOCK, len(parts) + 2))
+        u = self._rng.random((count, len(parts) + 2))
         rows = np.stack([part.many(u[:, k]) for k, part in enumerate(parts)], axis=1).tolist()
         rpc = calibration.rpc.seconds.many(u[:, -1]).tolist()
         return [

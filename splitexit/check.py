@@ -18,8 +18,9 @@ from splitexit.bundle import Bundle
 from splitexit.calibration import Calibration
 from splitexit.errors import ArtifactError, Problem, ScenarioError, SplitexitError
 from splitexit.experiment import Experiment
+from splitexit.fleet import Group
 from splitexit.recording import Recording
-from splitexit.scenario import Draft, draft
+from splitexit.scenario import OWN, Draft, draft
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ def check_scenario(path: Path, overrides: Sequence[str] = ()) -> Verdict:
         problems += [found.document.problem(("bundle",), what) for what in files.problems]
         if not problems and found.scenario is not None:
             experiment = files.experiment(found)
-            problems = list(_policy_problems(found, experiment))
+            problems = list(_bundle_problems(found, experiment))
             return Verdict(str(path), tuple(problems), _summary(experiment))
     return Verdict(str(path), tuple(problems))
 
@@ -67,31 +68,40 @@ def contenders(experiment: Experiment) -> list[str]:
     return labels if experiment.scenario.policies else [label for label in labels if not _misfit(experiment, label)]
 
 
-def _policy_problems(found: Draft, experiment: Experiment) -> Iterator[Problem]:
-    """Policies that refuse the setting. Those that nobody named need not fit, but one must."""
+def _bundle_problems(found: Draft, experiment: Experiment) -> Iterator[Problem]:
+    """Keys that do not fit the bundle, and policies that refuse their setting."""
+    for path, what in experiment.misfits():
+        yield found.document.problem(path, what)
+    # Those that nobody named need not fit, but one must.
     scenario = experiment.scenario
     if not contenders(experiment):
         yield found.document.problem(("policies",), "no shipped policy fits this bundle; name some, with parameters")
-    own = scenario.policy_label
-    for label in dict.fromkeys([own, *scenario.policies]):
-        path = ("policies", label) if label in scenario.policies else ("devices", "policy")
+    for label in scenario.policies:
         if what := _misfit(experiment, label):
+            yield found.document.problem(("policies", label), what)
+    for group in experiment.groups:
+        own = group.config.policy
+        path = ("groups", group.label, "policy") if scenario.groups else ("devices", "policy")
+        if own not in scenario.policies.values() and (what := _misfit(experiment, OWN, group)):
             yield found.document.problem(path, what)
 
 
-def _misfit(experiment: Experiment, label: str) -> str:
-    """Why the policy does not fit, on one line; empty if it does."""
-    try:
-        experiment.decider(label, experiment.scenario.seed, 0)
-    except SplitexitError as error:
-        return " ".join(str(error).removeprefix(f"policy {label!r}: ").split())
+def _misfit(experiment: Experiment, label: str, group: Group | None = None) -> str:
+    """Why the policy does not fit, on one line; empty if it does. Every group is asked unless one is given."""
+    for one in [group] if group else experiment.groups:
+        try:
+            experiment.decider(label, experiment.scenario.seed, one.first)
+        except SplitexitError as error:
+            text = str(error).removeprefix(f"policy {label!r}")
+            text = text.removeprefix(f" of the group {group.label!r}") if group else text
+            return " ".join(text.removeprefix(": ").split())
     return ""
 
 
 def _summary(experiment: Experiment) -> str:
     scenario, spec = experiment.scenario, experiment.spec
     return (
-        f"{len(contenders(experiment))} policies, {scenario.devices.count} x {scenario.requests} requests, "
+        f"{len(contenders(experiment))} policies, {experiment.total_devices} x {scenario.requests} requests, "
         f"{spec.name} with {spec.num_stages} stages and {len(spec.exits)} exits"
     )
 

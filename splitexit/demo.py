@@ -24,6 +24,7 @@ from splitexit.calibration import Calibration
 from splitexit.compare import Run, as_run, run_once
 from splitexit.errors import EdgeUnavailableError, InputError, UsageError
 from splitexit.experiment import Experiment
+from splitexit.fleet import require_single
 from splitexit.live.address import Address
 from splitexit.live.client import EdgeClient
 from splitexit.live.rpc import measure_rpc
@@ -105,6 +106,7 @@ def demonstrate(scenario: Scenario, folder: Path, seconds: float, requests: int 
         InputError: the scenario, its bundle or its samples do not fit.
         EdgeUnavailableError: a process did not start.
     """
+    require_single(scenario)
     if scenario.devices.count != 1:
         raise UsageError(f"the demo runs one device, the scenario has devices.count {scenario.devices.count}")
     policies, seed = live_policies(scenario), scenario.seed
@@ -164,6 +166,7 @@ def _affordable(experiment: Experiment, policies: Sequence[str], seed: int, seco
 def _serving(scenario: Scenario, say: Say) -> Any:
     edge = scenario.edge
     arguments = ["serve", str(scenario.bundle), "--listen", "127.0.0.1:0"]
+    arguments += [] if edge.queue is None else ["--queue", str(edge.queue)]
     return _process("edge", [*arguments, "--workers", str(edge.workers), "--hardware", edge.hardware], say)
 
 

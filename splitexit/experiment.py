@@ -7,9 +7,10 @@ equal seeds mean equal arrivals, samples and service times in both.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +27,15 @@ from splitexit.links.modulated import Modulated, Window
 from splitexit.links.sharing import Sharing
 from splitexit.policies import Policy
 from splitexit.recording import Recording
-from splitexit.scenario import HOST, Cloud, Scenario, Spec
+from splitexit.scenario import HOST as HOST
+from splitexit.scenario import AccessPoint, Cloud, Devices, Scenario, Spec
 from splitexit.scenario.events import Bandwidth, LinkEvent
 from splitexit.workload import Workload as Workload
 
 ARRIVALS, SAMPLES, DEVICE_TIMES, EDGE_TIMES, UPLINK, DOWNLINK, POLICY = range(7)
 CELL_UPLINK, CELL_DOWNLINK, CLOUD_UPLINK, CLOUD_DOWNLINK, CLOUD_TIMES = range(7, 12)
+
+_DIRECTIONS = {"up": (0,), "down": (1,), "both": (0, 1)}
 
 CLOUD_CODEC = "raw"
 """How the edge passes features on to the cloud: as they are, so that the answers are those that were recorded."""
@@ -72,13 +76,34 @@ class Experiment:
             host = Calibration.load(bundle.calibration, bundle.spec)
         experiment = cls(scenario, bundle, recording, host, None if subset is None else tuple(subset))
         for path, what in experiment.misfits():
-            raise InputError(f"{scenario.file}: {path}: {what}")
+            raise InputError(f"{scenario.file}: {'.'.join(map(str, path))}: {what}")
         return experiment
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
+    def misfits(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Keys that do not fit the bundle or the links, each with what is wrong."""
-        if (cloud := self.scenario.cloud) is not None and (what := self._cloud_misfit(cloud)):
-            yield "cloud.split", what
+        scenario = self.scenario
+        if (cloud := scenario.cloud) is not None and (what := self._cloud_misfit(cloud)):
+            yield ("cloud", "split"), what
+        for label, point in scenario.access_points.items():
+            if point.sharing == "processor" and (what := self._link_misfit(label, (0, 1))):
+                yield ("access_points", label, "sharing"), what
+        for n, event in enumerate(scenario.events):
+            if isinstance(event, LinkEvent):
+                labels = [event.on] if event.on else [*scenario.fleet, *scenario.access_points]
+                found = (self._link_misfit(label, _DIRECTIONS[event.direction]) for label in labels)
+                if what := next(filter(None, found), ""):
+                    yield ("events", n), what
+
+    def _link_misfit(self, label: str, directions: Iterable[int]) -> str:
+        """Why the links of a group or access point can neither be shared nor be under events; empty if they can."""
+        scenario = self.scenario
+        owner = scenario.access_points.get(label) or scenario.fleet[label]
+        try:
+            for direction in directions:
+                self._link(scenario.links(owner)[direction]).sent_bytes(0.0, 0.0)
+        except InputError as error:
+            return str(error)
+        return ""
 
     def _cloud_misfit(self, cloud: Cloud) -> str:
         last, pair = self.spec.num_stages - 1, (cloud.split, CLOUD_CODEC)
@@ -92,6 +117,10 @@ class Experiment:
             f"the edge passes {CLOUD_CODEC}@{cloud.split} on, which was not recorded and calibrated; run "
             f"`splitexit record --pair {CLOUD_CODEC}@{cloud.split}`, then `splitexit calibrate`"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels between processes without what can be worked out again."""
+        return type(self), (self.scenario, self.bundle, self.recording, self.host, self.subset)
 
     @property
     def spec(self) -> ModelSpec:
@@ -217,10 +246,7 @@ class Experiment:
 
     def _own(self, direction: int, device: int, rng: np.random.Generator) -> Link:
         group = self.group(device)
-        key = (group.label, direction)
-        if key not in self._modulated:
-            self._modulated[key] = self._under_events(self.scenario.links(group.config)[direction], *key)
-        return _fresh(self._modulated[key], rng)
+        return _fresh(self._under_events(group.label, group.config, direction), rng)
 
     def cell_uplink(self, seed: int, cell: Cell) -> Fifo | Sharing:
         """An access point's fresh uplink, under the scenario's events."""
@@ -231,12 +257,8 @@ class Experiment:
         return self._shared(1, cell, stream(seed, CELL_DOWNLINK, cell.index))
 
     def _shared(self, direction: int, cell: Cell, rng: np.random.Generator) -> Fifo | Sharing:
-        config, scenario, key = cell.config, self.scenario, (cell.label, direction)
-        if key not in self._modulated:
-            spec = (config.uplink or scenario.uplink, config.downlink or scenario.downlink)[direction]
-            self._modulated[key] = self._under_events(spec, *key)
-        link = _fresh(self._modulated[key], rng)
-        return Fifo(link) if config.sharing == "fifo" else Sharing(link)
+        link = _fresh(self._under_events(cell.label, cell.config, direction), rng)
+        return Fifo(link) if cell.config.sharing == "fifo" else Sharing(link)
 
     def cloud_uplink(self, seed: int) -> Fifo:
         """The fresh link from the edge to the cloud; only where there is one."""
@@ -256,25 +278,30 @@ class Experiment:
         """Of every group and label of access points, the links of both directions under the scenario's events."""
         return {}
 
-    def _under_events(self, spec: Spec, label: str, direction: int) -> Link:
-        link, windows = self._link(spec), self.windows(label, direction)
-        return Modulated(link, windows) if windows else link
+    def _under_events(self, label: str, of: Devices | AccessPoint, direction: int) -> Link:
+        key = (label, direction)
+        if key not in self._modulated:
+            link, windows = self._link(self.scenario.links(of)[direction]), self.windows(label, direction)
+            self._modulated[key] = Modulated(link, windows) if windows else link
+        return self._modulated[key]
 
     def windows(self, label: str, direction: int) -> list[Window]:
         """When the links of a group or access point are slower, and by what factor; direction 0 is up, 1 down."""
-        skipped = ("down", "up")[direction]
         return [
             (event.at_s, event.end_s, event.factor if isinstance(event, Bandwidth) else 0.0)
             for event in self.scenario.events
-            if isinstance(event, LinkEvent) and event.on in (None, label) and event.direction != skipped
+            if isinstance(event, LinkEvent) and event.on in (None, label) and direction in _DIRECTIONS[event.direction]
         ]
 
     def decider(self, label: str, seed: int, device: int) -> Decider:
-        """A fresh, prepared instance of the policy with this label for a device.
+        """A prepared instance of the policy with this label for a device: fresh, but that stateless ones are shared.
 
         Raises InputError where it does not fit the device's setting.
         """
         group = self.group(device)
+        known = self._deciders.get((label, group.number))
+        if known is not None:
+            return known
         policy: Policy = self.scenario.policy(label, group.config).create()
         try:
             policy.prepare(self.setting(group), stream(seed, POLICY, device))
@@ -283,7 +310,14 @@ class Experiment:
         except (InputError, PolicyError) as error:
             of_group = f" of the group {group.label!r}" if self.scenario.groups else ""
             raise InputError(f"policy {label!r}{of_group}: {error}") from error
-        return Decider(policy, self.setting(group))
+        decider = Decider(policy, self.setting(group))
+        if policy.stateless:
+            self._deciders[label, group.number] = decider
+        return decider
+
+    @cached_property
+    def _deciders(self) -> dict[tuple[str, int], Decider]:
+        return {}
 
     def device_times(self, seed: int, device: int) -> ServiceTimes:
         """What every part of every request takes on this device."""

@@ -96,14 +96,11 @@ def downtimes_of(scenario: Scenario) -> tuple[Downtime, ...]:
     return tuple(sorted(found, key=lambda down: (down.start_s, down.servers)))
 
 
-def require_single(scenario: Scenario, devices: int | None = None) -> None:
+def require_single(scenario: Scenario) -> None:
     """Raises UsageError, naming the key, where a scenario needs what the live system cannot do yet.
 
-    Args:
-        devices: the most there may be (default: any number, each a process of its own).
+    Several devices are no such thing: each is a process of its own.
     """
-    if devices is not None and scenario.devices.count > devices and not scenario.groups:
-        raise UsageError(f"{scenario.file}: devices.count {scenario.devices.count}: at most {devices} here")
     for key in _simulated_only(scenario):
         raise UsageError(f"{scenario.file}: {key}: only the simulator can do that yet; try `splitexit simulate`")
 

@@ -109,6 +109,7 @@ def device(
 
     from splitexit.cli import live_output
     from splitexit.errors import UsageError
+    from splitexit.fleet import require_single
     from splitexit.live.address import Address
     from splitexit.live.run import Station
     from splitexit.report.folder import new_folder
@@ -117,6 +118,7 @@ def device(
     address, console = Address.parse(edge, "--edge"), Console(stderr=True, highlight=False, soft_wrap=True)
     extra = [] if requests is None else [f"requests={requests}"]
     settings = load(scenario, [*(overrides or []), *extra])
+    require_single(settings)
     label, chosen = policy or settings.policy_label, settings.seed if seed is None else seed
     settings.policy(label)
     if number >= settings.devices.count:
@@ -182,6 +184,7 @@ def link(
 def _links(up: str, down: str, scenario: Path | None, seed: int, number: int) -> tuple[Fifo, Fifo]:
     """Both directions, with their chance drawn as in the simulator."""
     from splitexit.experiment import DOWNLINK, UPLINK, stream
+    from splitexit.fleet import require_single
     from splitexit.links import Fifo
     from splitexit.scenario import load
     from splitexit.scenario.spec import DOWNWARD, UPWARD
@@ -190,7 +193,8 @@ def _links(up: str, down: str, scenario: Path | None, seed: int, number: int) ->
         specs = (_link_spec(up, "--up", UPWARD), _link_spec(down, "--down", DOWNWARD))
     else:
         read = load(scenario)
-        specs = (read.uplink, read.downlink)
+        require_single(read)
+        specs = read.links(read.devices)
     links = [spec.create() for spec in specs]
     for one, kind in zip(links, (UPLINK, DOWNLINK), strict=True):
         one.reseed(stream(seed, kind, number))

@@ -54,8 +54,15 @@ def _document(verdict: Verdict) -> str:
     return json.dumps(content, indent=2)
 
 
-def schema() -> None:
-    """Print the JSON schema of a scenario, for editors."""
+def schema(
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print tables of all keys for people.")] = False,
+) -> None:
+    """Print the JSON schema of a scenario, for editors; or all its keys in tables."""
+    if as_markdown:
+        from splitexit.scenario.keys import markdown
+
+        print(markdown(), end="")
+        return
     from splitexit.scenario import json_schema
 
     print(json.dumps(json_schema(), indent=2))

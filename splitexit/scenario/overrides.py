@@ -67,7 +67,7 @@ def _put(document: Document, names: list[str], value: Any, source: Place) -> Non
         if not names:
             break
         if isinstance(node, dict) and key not in node:
-            node[key] = {}
+            node[key] = deepcopy(_inherited(document.value, path))
             document.keys[path] = source
         node[key] = node = _opened(document.value, node[key], path)
     node[key] = value
@@ -92,9 +92,21 @@ def _opened(root: dict[str, Any], child: Any, path: Keys) -> Any:
     """What stands at `path`, for a key below it: a bare name becomes a mapping, a label what it stands for."""
     if isinstance(child, str):
         labels = root.get("policies")
-        if path == ("devices", "policy") and isinstance(labels, dict) and child in labels:
+        if _takes_labels(path) and isinstance(labels, dict) and child in labels:
             child = deepcopy(labels[child])
         return {"name": child} if isinstance(child, str) else child
     if not isinstance(child, dict | list):
         raise _Refused(path, f"found {shown(child)}; there is no key below it")
     return child
+
+
+def _takes_labels(path: Keys) -> bool:
+    return path == ("devices", "policy") or (path[:1] == ("groups",) and path[2:] == ("policy",))
+
+
+def _inherited(root: dict[str, Any], path: Keys) -> Any:
+    """What stands where nothing was given, for a key below it: a group has it from `devices`."""
+    devices = root.get("devices")
+    if path[:1] == ("groups",) and len(path) == 3 and isinstance(devices, dict):
+        return devices.get(str(path[2]), {})
+    return {}

@@ -11,7 +11,7 @@ from splitexit.scenario.events import Burst, EdgeDown, Event, GroupEvent, LinkEv
 from splitexit.scenario.explain import Finding
 from splitexit.scenario.scalars import shown
 from splitexit.scenario.schema import OWN, Scenario
-from splitexit.scenario.sections import MAX_DEVICES, Devices
+from splitexit.scenario.sections import MAX_DEVICES, Devices, Energy
 from splitexit.scenario.strict_yaml import Keys
 
 Found = Iterator[tuple[Keys, Finding]]
@@ -19,7 +19,7 @@ Found = Iterator[tuple[Keys, Finding]]
 
 def broken(scenario: Scenario, raw: Mapping[str, Any]) -> dict[Keys, Finding]:
     """What is wrong, at its path; `raw` is the document, which says what was given and what inherited."""
-    rules = (_labels(scenario), _counts(scenario), _links(scenario, raw), _events(scenario))
+    rules = (_labels(scenario), _counts(scenario), _devices(scenario, raw), _events(scenario))
     return {path: finding for rule in rules for path, finding in rule}
 
 
@@ -41,24 +41,40 @@ def _counts(scenario: Scenario) -> Found:
             yield (key,), Finding(f"{total} altogether; expected at most {MAX_DEVICES}")
 
 
-def _links(scenario: Scenario, raw: Mapping[str, Any]) -> Found:
-    """Devices have links of their own or an access point; each mistake is said where it was written."""
+def _devices(scenario: Scenario, raw: Mapping[str, Any]) -> Found:
+    """Of `devices` and every group what they were given; what is wrong with the inherited is said there."""
     places: list[tuple[Keys, Devices]] = [(("devices",), scenario.devices)]
     places += [(("groups", label), devices) for label, devices in scenario.groups.items()]
     for path, devices in places:
         given: Any = raw
         for key in path:
             given = given.get(key) or {}
-        point = devices.access_point
-        if point is None:
-            continue
-        if "access_point" in given and point not in scenario.access_points:
-            known = did_you_mean(point, scenario.access_points) or "; there are no `access_points`"
-            yield (*path, "access_point"), Finding(f"unknown access point {shown(point)}{known}")
-        for key in ("uplink", "downlink"):
-            if given.get(key) is not None:
-                both = f"the devices share the links of the access point {shown(point)}; take out one of the two keys"
-                yield (*path, key), Finding(both, of_key=True)
+        yield from _links(scenario, path, devices, given)
+        if "energy" in given:
+            yield from _powers((*path, "energy"), devices.energy)
+
+
+def _links(scenario: Scenario, path: Keys, devices: Devices, given: Mapping[str, Any]) -> Found:
+    """Devices have links of their own or an access point."""
+    point = devices.access_point
+    if point is None:
+        return
+    if "access_point" in given and point not in scenario.access_points:
+        known = did_you_mean(point, scenario.access_points) or "; there are no `access_points`"
+        yield (*path, "access_point"), Finding(f"unknown access point {shown(point)}{known}")
+    for key in ("uplink", "downlink"):
+        if given.get(key) is not None:
+            both = f"the devices share the links of the access point {shown(point)}; take out one of the two keys"
+            yield (*path, key), Finding(both, of_key=True)
+
+
+def _powers(path: Keys, energy: Energy) -> Found:
+    compute_w, idle_w = energy.compute_w, energy.idle_w
+    if (compute_w is None) != (idle_w is None):
+        alone, missing = ("idle_w", "compute_w") if compute_w is None else ("compute_w", "idle_w")
+        yield (*path, alone), Finding(f"the two powers go together; give {missing} too", of_key=True)
+    elif compute_w is not None and idle_w is not None and compute_w < idle_w:
+        yield (*path, "compute_w"), Finding(f"found {compute_w:g}; idle power is included, so at least {idle_w:g}")
 
 
 def _events(scenario: Scenario) -> Found:

@@ -117,10 +117,10 @@ class Scenario(Section):
         """Label -> devices, of every group in order; without `groups` of the only one."""
         return self.groups or {ONLY: self.devices}
 
-    def links(self, devices: Devices) -> tuple[Spec, Spec]:
-        """Uplink and downlink of such devices: their own, or those of the access point that they share."""
-        shared = None if devices.access_point is None else self.access_points[devices.access_point]
-        owner = shared or devices
+    def links(self, of: Devices | AccessPoint) -> tuple[Spec, Spec]:
+        """Uplink and downlink of such devices or access points; of devices on an access point, the shared ones."""
+        point = of.access_point if isinstance(of, Devices) else None
+        owner = of if point is None else self.access_points[point]
         return owner.uplink or self.uplink, owner.downlink or self.downlink
 
     @property

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationInfo
 
 from splitexit import hardware
+from splitexit.energy import radio_names
 from splitexit.errors import did_you_mean
 from splitexit.scenario.explain import problem
 from splitexit.scenario.scalars import shown
@@ -42,6 +43,12 @@ def _known_label(label: str) -> str:
     return label
 
 
+def _known_radio(name: str) -> str:
+    if name not in (known := radio_names()):
+        raise problem(f"unknown radio {shown(name)}{did_you_mean(name, known)}")
+    return name
+
+
 def _by_default(spec: Spec) -> Any:
     return Field(default=spec, json_schema_extra={"default": spec.plain()})
 
@@ -56,6 +63,9 @@ Hardware = Annotated[
     AfterValidator(_known_hardware),
     Field(json_schema_extra=lambda schema: schema.update(enum=[HOST, *hardware.names()])),
 ]
+Radio = Annotated[
+    Text, AfterValidator(_known_radio), Field(json_schema_extra=lambda schema: schema.update(enum=radio_names()))
+]
 Label = Annotated[Text, AfterValidator(_known_label)]
 Uplink = Annotated[Spec, Zoo("link", use=UPWARD)]
 Downlink = Annotated[Spec, Zoo("link", use=DOWNWARD)]
@@ -69,14 +79,15 @@ class Section(BaseModel):
 
 
 class Energy(Section):
-    """What a device draws."""
+    """What a device draws, for joules per request."""
 
     compute_w: Watts | None = None
-    """Watts while it computes. Default: the published figure of its hardware, where there is one."""
+    """Watts while it computes, idle power included; not without `idle_w`. Default: the published figure of its
+    hardware, where there is one."""
     idle_w: Watts | None = None
-    """Watts while it does not. Default: likewise."""
-    radio: Text | None = None
-    """The radio whose energy is charged. Default: that of its uplink, where the uplink is a technology's by name."""
+    """Watts while it waits; not without `compute_w`. Default: likewise."""
+    radio: Radio | None = None
+    """The radio whose energy is charged. Default: that of its uplink, where this is a technology by name."""
 
 
 class Devices(Section):
@@ -109,7 +120,7 @@ class Devices(Section):
     downlink: Downlink | None = None
     """And back. Default: the scenario's `downlink`."""
     energy: Energy = Energy()
-    """What a device draws."""
+    """What a device draws. Default: what was published of its hardware and of its uplink's technology."""
 
     @property
     def deadline_s(self) -> float:
