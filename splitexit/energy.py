@@ -4,24 +4,24 @@ The engines know nothing of energy. A device's energy from the beginning of the 
 split among its rows without remainder, so that the rows of a device add up to it:
 
     compute     (compute_w − idle_w) · (device_compute_s + encode_s)
-    transmit    P_tx(B) · airtime_s, P_tx(B) = alpha_up · B + base_up, B = bits sent / airtime_s
-    receive     P_rx(B) · seconds of the reply at the downlink's mean rate, likewise
-    tail        tail_w · min(tail_s, time to the radio's next message): what the radio stays awake after a message
-    promotion   promotion_w · promotion_s where the radio was asleep: at its first message, and after every tail
-                that ran out
+    transmit    P(B) · airtime_s with P(B) = alpha_up · B + base_up and B = bits sent / airtime_s
+    receive     likewise, for as long as the reply takes at the downlink's mean rate
+    tail        tail_w · min(tail_s, time to the radio's next message): it stays awake after every message
+    promotion   promotion_w · promotion_s where a message finds the radio asleep, as a device's first one does
     idle        idle_w · time since the device's previous answer (since 0 for its first)
 
-Everything but `idle` is above idle power. The tail after a device's last message is charged whole, also where
-it outlasts the run. `payload_bytes` and framing are sent; the edge's answers and refusals are received.
+Everything but `idle` is above idle power. A tail is charged to the request whose message ended last, and the
+one behind a device's last message whole, though it may outlast the run. Payloads and their framing are sent,
+the edge's answers and refusals are received.
 
-When the radio is busy is reconstructed from a row: a payload is handed over when the CPU has run and encoded,
-uploads follow each other first come, first served, and the reply is there when network, wait and compute of the
-edge have passed. Two things that no row holds are left out: replies that came after the device had given up, and
-where in a fallback the upload stood (it is put behind all computing). In a cell that others share, uploads are put
-where they were handed over. Each shifts only tails and promotions, by less than the wait in question.
+When the radio is busy follows from the rows: a payload is handed over when the CPU has run and encoded, a
+device's uploads follow each other first come, first served, and the reply is there when the times in the
+network and on the edge have passed. What no row holds is left out: replies that came after the device had
+given up; how often a payload was sent again (airtime is that of all sends, bits are counted once); that the
+upload of a fallback stood before its last computing; and that uploads wait for other devices in a shared cell.
 
-Live rows have no airtime: what they sent is unknown, and so is their energy (NaN). A promotion costs energy here,
-but no time: the links do not have its delay.
+Live rows have no airtime: what their radio took is unknown (NaN). A promotion costs energy here, but no time:
+links do not have its delay.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from splitexit.energy import PARTS, Model, Radio
 from splitexit.errors import UnknownNameError
 from splitexit.hardware import Power
 from splitexit.links import LINKS
-from splitexit.results import LOCAL, SCHEMA, column
+from splitexit.results import EDGE, LOCAL, SCHEMA, column, to_table
+from splitexit.sim import simulate
+from tests import synthetic
 
 POWER = Power(3.0, 1.0, "test")
 # 1 W and 2 µJ a bit up, 0.5 W and 1 µJ a bit down, 0.4 W for 2 s behind every message, 0.3 J to wake up.
@@ -261,6 +264,21 @@ def test_the_order_of_the_rows_does_not_matter(rows: list[dict[str, Any]], data:
     order = data.draw(st.permutations(range(len(rows))))
     one, other = (column(energy.charge(table(*r), [MODEL]), "energy_j") for r in (rows, [rows[k] for k in order]))
     assert one[list(order)].tolist() == other.tolist()
+
+
+@pytest.mark.parametrize("pipeline", [True, False])
+@pytest.mark.parametrize("policy", ["split", "threshold", "random"])
+def test_replies_come_when_the_rows_say(tmp_path: Path, policy: str, pipeline: bool) -> None:
+    """The times in a row, one after the other, end with the answer: what tails are computed from."""
+    world = synthetic.experiment(tmp_path, devices__arrivals__rate_hz=30.0, devices__pipeline=pipeline)
+    rows = to_table(simulate(world, policy, 0))
+    steps = ("start_s", "device_compute_s", "encode_s", "network_s", "edge_wait_s", "edge_compute_s")
+    answered = column(rows, "answered_by") == EDGE
+    assert answered.sum() > 50
+    end_s = np.sum([column(rows, name) for name in steps], axis=0)
+    assert end_s[answered] == pytest.approx(column(rows, "done_s")[answered])
+    charged = energy.charge(rows, [MODEL])
+    assert (column(charged, "energy_j") > 0).all()
 
 
 # Which model a group gets.
