@@ -108,6 +108,7 @@ def summarise(table: pa.Table, num_exits: int) -> dict[str, Any]:
         "offload_rate": float(sent.mean()),
         "fallback_rate": float(np.mean(column(table, "answered_by") == FALLBACK)),
         "exit_rates": [float(share) for share in exits],
+        "shed_rate": float(column(table, "shed").mean()),
         "uplink_bytes_mean": float(column(table, "payload_bytes").mean()),
         "overrun_rate": float(column(table, "overrun").mean()),
     }
