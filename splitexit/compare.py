@@ -114,7 +114,7 @@ class Comparison:
         return document if self.precision is None else document | {"precision": self.reached()}
 
     def reached(self) -> dict[str, Any]:
-        """What sequential stopping came to: relative half widths of the mean response and of paired differences."""
+        """What sequential stopping came to: half widths of mean responses (relative) and of paired differences (ms)."""
         assert self.precision is not None, "without a precision nothing was asked for"
         means = {policy: _response([run.summary for run in self.of(policy)]) for policy in self.policies}
         n, base = len(self.seeds), self.policies[0]
@@ -122,8 +122,8 @@ class Comparison:
             "asked": self.precision,
             "reached": all(precise(mean, self.precision, n) for mean in means.values()),
             "relative_half_widths": {policy: mean.relative for policy, mean in means.items()},
-            "differences": {
-                policy: self._difference(policy, base, "response_ms").relative for policy in self.policies[1:]
+            "differences_half_ms": {
+                policy: self._difference(policy, base, "response_ms").half for policy in self.policies[1:]
             },
         }
 

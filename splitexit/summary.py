@@ -70,6 +70,11 @@ class Summariser:
     def _energy(self) -> list[energy.Model]:
         return [self._energy_of(group) for group in self.experiment.groups]
 
+    @property
+    def energy_gaps(self) -> list[str]:
+        """Why energy is not known, if it is not."""
+        return list(dict.fromkeys(gap for model in self._energy for gap in model.gaps))
+
     def _energy_of(self, group: Group) -> energy.Model:
         given, (up, _) = group.config.energy, self.experiment.scenario.links(group.config)
         rpc = self.experiment.edge_calibration.rpc

@@ -21,13 +21,22 @@ Seeds = Annotated[
 Requests = Annotated[int | None, typer.Option(min=1, help="Requests per device, instead of the scenario's.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder [default: runs/<time>-<name>].", show_default=False)]
 Csv = Annotated[bool, typer.Option("--csv", help="Write requests.csv too.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PERCENT",
+        help="Add seeds until the mean response of every policy is known to within this, e.g. 1%.",
+        show_default=False,
+    ),
+]
+MaxSeeds = Annotated[int, typer.Option(min=1, help="Where --precision gives up.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
-    app.command(help="Simulate one policy of a scenario.")(simulate)
-    app.command(help="Simulate policies side by side on the same requests.")(compare)
+    app.command()(simulate)
+    app.command()(compare)
 
 
 def simulate(
@@ -35,15 +44,20 @@ def simulate(
     policy: Annotated[str | None, typer.Option(help="Policy label [default: the scenario's devices.policy].")] = None,
     overrides: Overrides = None,
     seeds: Seeds = None,
+    precision: Precision = None,
+    max_seeds: MaxSeeds = 100,
     requests: Requests = None,
     out: Out = None,
     csv: Csv = False,
     json: Json = False,
 ) -> None:
-    """One policy."""
+    """Simulate one policy of a scenario.
+
+    With one seed the intervals come from batch means, with several from the seeds as replications.
+    """
     experiment = _open(scenario, overrides, requests)
     label = experiment.scenario.policy_label if policy is None else policy
-    _run(experiment, [label], seeds, out, csv, json)
+    _run(experiment, [label], seeds, out, csv, json, precision=precision, max_seeds=max_seeds)
 
 
 def compare(
@@ -53,18 +67,23 @@ def compare(
     ] = None,
     overrides: Overrides = None,
     seeds: Seeds = "0-4",
+    precision: Precision = None,
+    max_seeds: MaxSeeds = 100,
     requests: Requests = None,
     out: Out = None,
     csv: Csv = False,
     json: Json = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw accuracy over latency (needs matplotlib).")] = False,
 ) -> None:
-    """Policies side by side."""
+    """Simulate policies side by side on the same requests.
+
+    Arrivals, samples and service times are common to all policies; differences are paired by seed.
+    """
     from splitexit.check import contenders
 
     experiment = _open(scenario, overrides, requests)
     labels = contenders(experiment) if policies is None else _labels(policies)
-    _run(experiment, labels, seeds, out, csv, json, plot)
+    _run(experiment, labels, seeds, out, csv, json, plot, precision, max_seeds)
 
 
 def _labels(text: str) -> list[str]:
@@ -92,6 +111,20 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+def parse_precision(text: str) -> float:
+    """'1%' or '0.01' as 0.01; raises UsageError."""
+    from splitexit.errors import UsageError
+
+    number = text.strip().removesuffix("%")
+    try:
+        value = float(number) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 1e-6 <= value < 1:
+        raise UsageError(f"--precision {text!r}: expected a share of the mean, e.g. 1% or 0.01")
+    return value
+
+
 def _open(scenario: Path, overrides: list[str] | None, requests: int | None) -> Experiment:
     from splitexit.experiment import Experiment
     from splitexit.scenario import load
@@ -108,6 +141,8 @@ def _run(
     csv: bool,
     json: bool,
     plot: bool = False,
+    precision: str | None = None,
+    max_seeds: int = 100,
 ) -> None:
     from rich.console import Console
     from rich.progress import Progress
@@ -121,12 +156,13 @@ def _run(
     for label in labels:
         experiment.scenario.policy(label)
     numbers = [experiment.scenario.seed] if seeds is None else parse_seeds(seeds)
+    wanted = None if precision is None else parse_precision(precision)
     folder = new_folder(out, experiment.scenario.name)
     with Progress(console=Console(stderr=True), transient=True, disable=json) as progress:
-        bar = progress.add_task("simulating", total=len(labels) * len(numbers))
-        comparison = compare_policies(experiment, labels, numbers, lambda _: progress.advance(bar))
+        bar = progress.add_task("simulating", total=None if wanted else len(labels) * len(numbers))
+        comparison = compare_policies(experiment, labels, numbers, lambda _: progress.advance(bar), wanted, max_seeds)
     document = comparison.document() | {"run": str(folder)}
-    manifest = write(folder, experiment, comparison.rows, document, numbers, csv)
+    manifest = write(folder, experiment, comparison.rows, document, list(comparison.seeds), csv)
     if plot:
         accuracy_over_latency(comparison, folder / "comparison.png")
     _show(comparison, document | {"rows_sha256": manifest["rows_sha256"]}, folder, json)
@@ -136,19 +172,49 @@ def _show(comparison: Comparison, document: dict[str, object], folder: Path, jso
     from rich.console import Console
 
     from splitexit.report.folder import to_json
-    from splitexit.report.tables import comparison_table
+    from splitexit.report.tables import comparison_table, groups_table, intervals_table, remarks
+    from splitexit.summary import Summariser
 
     if json:
         print(to_json(document))
         return
     console = Console(highlight=False)
-    scenario = comparison.experiment.scenario
-    console.print(
-        f"{scenario.name}: {scenario.devices.count} x {scenario.devices.hardware}, "
-        f"{scenario.requests} requests each, seeds {_seeds(comparison.seeds)}",
-    )
+    console.print(headline(comparison.experiment, _seeds(comparison.seeds)), markup=False)
     console.print(comparison_table(comparison, console.width))
+    for policy, summary in comparison.summaries.items():
+        if groups := groups_table(summary, policy, console.width):
+            console.print(groups)
+    if len(comparison.policies) == 1:
+        console.print(intervals_table(comparison.summaries[comparison.policies[0]], comparison.confidence))
+    if comparison.precision is not None:
+        console.print(_precision(comparison), markup=False)
+    for line in remarks(comparison.summaries):
+        console.print(line, style="red", markup=False)
+    if any("device_energy_mj_mean" not in summary for summary in comparison.summaries.values()):
+        for gap in Summariser(comparison.experiment).energy_gaps:
+            console.print(f"J/request: {gap}", markup=False)
     print(folder)
+
+
+def headline(experiment: Experiment, seeds: str) -> str:
+    """What ran, in a line."""
+    fleet = ", ".join(f"{group.count} x {group.config.hardware}" for group in experiment.groups)
+    scenario = experiment.scenario
+    warmup = f", first {scenario.warmup_s:g} s left out" if scenario.warmup_s else ""
+    return f"{scenario.name}: {fleet}, {scenario.requests} requests each, seeds {seeds}{warmup}"
+
+
+def _precision(comparison: Comparison) -> str:
+    """How near sequential stopping came."""
+    reached, base = comparison.reached(), comparison.policies[0]
+    worst = max(reached["relative_half_widths"].values())
+    said = "reached" if reached["reached"] else "not reached"
+    text = (
+        f"precision {reached['asked']:.2%} {said} with {len(comparison.seeds)} seeds: "
+        f"mean response within {worst:.2%} at {comparison.confidence:.0%} confidence"
+    )
+    notes = [f"{policy} ±{half:.2g} ms" for policy, half in reached["differences_half_ms"].items()]
+    return text + (f"; differences to {base}: {', '.join(notes)}" if notes else "")
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from splitexit.backlog import BACKLOGGED, STABLE, UNSTABLE
 from splitexit.compare import Comparison
 
 Line = Mapping[str, Any]
@@ -23,13 +24,22 @@ COMPARISON: tuple[Column, ...] = (
     ("p99", 4, lambda s: f"{s['response_ms']['p99']:.1f}"),
     ("missed", 2, lambda s: f"{s['deadline_miss_rate']:.1%}"),
     ("sent", 2, lambda s: f"{s['offload_rate']:.0%}"),
+    ("J/request", 1, lambda s: joules(s)),
+    ("shed", 6, lambda s: f"{s['shed_rate']:.1%}"),
+    ("per s", 7, lambda s: f"{s['throughput_per_s']:.1f}"),
     ("bytes", 5, lambda s: f"{s['uplink_bytes_mean']:.0f}"),
     ("utility", 6, lambda s: f"{s['utility']:.3f}"),
+    ("busiest", 4, lambda s: f"{s['bottleneck']} {s['utilisation'][s['bottleneck']]:.0%}"),
+    ("verdict", 8, lambda s: s["verdict"]),
     ("Δ mean ms", 0, lambda s: s["change"]),
 )
 
+SINGLE: tuple[Column, ...] = tuple(column for column in COMPARISON if column[0] != "Δ mean ms")
+
+GROUPS: tuple[Column, ...] = tuple(column for column in SINGLE if column[0] not in ("busiest", "verdict"))
+
 LIVE: tuple[Column, ...] = (
-    *(column for column in COMPARISON if column[0] not in ("utility", "Δ mean ms", "bytes")),
+    *(column for column in GROUPS if column[0] not in ("utility", "bytes", "shed", "per s", "J/request")),
     ("fallback", 1, lambda s: f"{s['fallback_rate']:.1%}"),
     ("overruns", 1, lambda s: f"{s['overrun_rate']:.1%}"),
 )
@@ -47,17 +57,77 @@ DEMONSTRATION: tuple[Column, ...] = (
 )
 
 
+def joules(summary: Line) -> str:
+    """Joules per request to three figures; a dash where nobody published them."""
+    energy_mj = summary.get("device_energy_mj_mean")
+    return "–" if energy_mj is None else f"{energy_mj / 1e3:.3g}"
+
+
 def comparison_table(comparison: Comparison, width: int) -> Table:
     """One line per policy: accuracy, response times, what was sent, and the paired difference to the first."""
+    if len(comparison.policies) == 1:
+        return fitting_table("policy", SINGLE, comparison.summaries, width)
     baseline = comparison.policies[0]
     differences = comparison.differences(baseline)
     lines = {
-        policy: {**summary, "change": _interval(differences[policy]["response_ms"])}
+        policy: {**summary, "change": _change(differences[policy]["response_ms"])}
         if policy in differences
         else {**summary, "change": "baseline"}
         for policy, summary in comparison.summaries.items()
     }
     return fitting_table("policy", COMPARISON, lines, width)
+
+
+def groups_table(summary: Line, policy: str, width: int) -> Table | None:
+    """One line per group of devices under a policy; None where there is one group."""
+    lines = {label: line for label, line in summary.get("groups", {}).items() if line["requests"]}
+    return fitting_table(f"{policy}: group", GROUPS, lines, width) if lines else None
+
+
+INTERVALS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("accuracy", "accuracy", lambda v: f"{v:.2%}"),
+    ("response_ms", "mean ms", lambda v: f"{v:.2f}"),
+    ("p50_ms", "p50 ms", lambda v: f"{v:.2f}"),
+    ("p95_ms", "p95 ms", lambda v: f"{v:.2f}"),
+    ("p99_ms", "p99 ms", lambda v: f"{v:.2f}"),
+    ("deadline_miss_rate", "missed", lambda v: f"{v:.2%}"),
+    ("offload_rate", "sent", lambda v: f"{v:.2%}"),
+    ("device_energy_mj_mean", "J/request", lambda v: f"{v / 1e3:.4g}"),
+    ("throughput_per_s", "per s", lambda v: f"{v:.2f}"),
+)
+"""Name in the summary, what to call it, how to write a value."""
+
+
+def intervals_table(summary: Line, confidence: float) -> Table:
+    """Every metric of one policy with its interval, and of batch means what they are made of."""
+    table = plain_table("metric", "estimate", f"{100 * confidence:g} % interval", "batches")
+    for name, title, show in INTERVALS:
+        found = summary["intervals"].get(name)
+        known = found is not None and math.isfinite(found["low"])
+        if found is None or (name == "throughput_per_s" and not known):
+            continue
+        made = f"{found['batches']} x {found['batch_size']}" if "batches" in found else ""
+        doubt = "" if found.get("independent", True) else ", dependent"
+        table.add_row(title, show(found["mean"]), _span(found, show) if known else "run too short", made + doubt)
+    return table
+
+
+def _span(found: Mapping[str, float], show: Callable[[float], str]) -> str:
+    return f"{show(found['low'])} to {show(found['high'])}"
+
+
+def remarks(summaries: Mapping[str, Line]) -> Iterator[str]:
+    """What must be said of figures before they are believed: queues that grow, and what binds."""
+    for policy, summary in summaries.items():
+        if summary["verdict"] != STABLE:
+            where, load = summary["bottleneck"], summary["utilisation"][summary["bottleneck"]]
+            yield f"{policy}: {summary['verdict']}; busiest is {where} at {load:.0%}. {WHY[summary['verdict']]}"
+
+
+WHY = {
+    UNSTABLE: "Its queue grows as long as the run lasts: averages say how long that was.",
+    BACKLOGGED: "More comes than can be answered in time: the queue grew at first, or turned requests away.",
+}
 
 
 def fitting_table(first: str, columns: Sequence[Column], lines: Mapping[str, Line], width: int) -> Table:
@@ -82,6 +152,6 @@ def plain_table(first: str, *columns: str) -> Table:
     return table
 
 
-def _interval(values: Mapping[str, Any]) -> str:
+def _change(values: Mapping[str, Any]) -> str:
     half = values["high"] - values["mean"]
     return f"{values['mean']:+.1f}" + ("" if math.isnan(half) else f" ±{half:.1f}")
