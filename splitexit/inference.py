@@ -19,7 +19,7 @@ tens of thousands a second.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from splitexit.bundle import ModelSpec
@@ -112,6 +112,9 @@ class NoReply(NamedTuple):
 
 
 Step = Observe | Reveal | RunStages | ReadExit | Encode | Send
+
+Course = Generator[RunStages | ReadExit, "tuple[Reading, float] | None", Reading | None]
+"""What `infer_behind` makes."""
 
 
 @dataclass(slots=True)
@@ -266,7 +269,7 @@ def _offload(
         answer.split, answer.codec, answer.payload_bytes = split, codec, payload.size_bytes
         result: Reply | NoReply = yield Send(split, codec, payload, plan.edge_exits, timeout_s)
         answer.airtime_s += result.airtime_s
-        if type(result) is Reply:
+        if isinstance(result, Reply):
             answer.answered_by, answer.reading = result.answered_by, result.reading
             answer.network_s += result.network_s
             answer.edge_wait_s, answer.edge_compute_s = result.wait_s, result.compute_s
@@ -285,7 +288,7 @@ def _offload(
 
 def infer_behind(
     spec: ModelSpec, split: int, checks: tuple[ExitCheck, ...], readings: list[Reading], until: int
-) -> Generator[Step, Any, Reading | None]:
+) -> Course:
     """What a server does with decoded features: its exits in order, up to stage `until`.
 
     Steps: ReadExit and RunStages only; the world keeps the time.
@@ -304,8 +307,9 @@ def infer_behind(
         at = spec.exit_stages[check.exit]
         if at <= split or at > until:
             continue
-        reading, _ = yield ReadExit(check.exit, stage, at)
-        stage = at
+        said = yield ReadExit(check.exit, stage, at)
+        assert said is not None
+        reading, stage = said[0], at
         readings.append(reading)
         if check.exit == spec.final_exit or fires(check, readings):
             return reading

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,28 +42,44 @@ SETTING = Setting(
 
 
 class Scripted(Policy):
-    """Answers with the given plans in turn."""
+    """Answers with the given plans in turn; looks at the readings it is given."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"readings"})
 
     def __init__(self, *plans: Plan) -> None:
         self.plans = list(plans)
         self.revises = len(plans) > 1
+        self.seen: list[int] = []
 
     def decide(self, observation: Observation) -> Plan:
+        self.seen.append(len(observation.readings))
         return self.plans.pop(0)
 
 
+class Watchful(Scripted):
+    """Looks at more than readings, so that the world must be asked."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"readings", "queue_length"})
+
+
 def drive(
-    *plans: Plan, sure: tuple[int, ...] = (), reply: Any = None, now_s: float = 0.0, deadline_s: float = 1.0
+    *plans: Plan | Scripted,
+    sure: tuple[int, ...] = (),
+    reply: Any = None,
+    now_s: float = 0.0,
+    deadline_s: float = 1.0,
+    setting: Setting = SETTING,
 ) -> tuple[Answer, list[Any]]:
     """Answers every step: stages take 10 ms, heads 1 ms; exits in `sure` are certain."""
-    steps, asked, value = infer(Decider(Scripted(*plans), SETTING), deadline_s), [], None
+    policy = plans[0] if isinstance(plans[0], Scripted) else Scripted(*plans)
+    steps, asked, value = infer(Decider(policy, setting), deadline_s), [], None
     try:
         while True:
             step = steps.send(value)
             asked.append(step)
             match step:
                 case Observe():
-                    value = Observation()
+                    value = Observation(readings=step.readings, queue_length=0)
                 case RunStages():
                     value = 0.010 * (step.last - step.first)
                 case ReadExit():
@@ -129,10 +146,27 @@ def test_past_the_deadline_nothing_is_sent() -> None:
 
 def test_a_policy_that_revises_is_asked_after_every_reading() -> None:
     plan = Plan(exits=EARLY, split=2, codec="raw")
-    answer, asked = drive(plan, Plan(exits=EARLY), Plan(), reply=REPLY)
-    observed = [step.readings for step in asked if isinstance(step, Observe)]
-    assert [len(readings) for readings in observed] == [0, 1, 2]
+    policy = Scripted(plan, Plan(exits=EARLY), Plan())
+    answer, _ = drive(policy, reply=REPLY)
+    assert policy.seen == [0, 1, 2]
     assert (answer.answered_by, answer.reading.exit, answer.plan) == (DEVICE, 2, Plan())
+
+
+def test_only_a_policy_that_looks_further_makes_the_world_be_asked() -> None:
+    plan = Plan(exits=EARLY, split=2, codec="raw")
+    policy = Watchful(plan, plan, plan)
+    _, asked = drive(policy, reply=REPLY)
+    assert [len(step.readings) for step in asked if isinstance(step, Observe)] == policy.seen == [0, 1, 2]
+
+
+def test_a_failure_noticed_in_time_is_tried_again() -> None:
+    """One retry: two sends, the second with what is left of the time; shedding is final."""
+    again = replace(SETTING, retries=1)
+    _, asked = drive(Plan(exits=EARLY, split=2, codec="raw"), reply=NoReply(0.3), setting=again)
+    sends = [step for step in asked if isinstance(step, Send)]
+    assert [send.timeout_s for send in sends] == pytest.approx([1.0, 0.7])
+    _, asked = drive(Plan(exits=EARLY, split=2, codec="raw"), reply=NoReply(0.3, shed=True), setting=again)
+    assert sum(isinstance(step, Send) for step in asked) == 1
 
 
 def test_a_revision_cannot_undo_stages() -> None:

@@ -42,7 +42,7 @@ class Calendar:
     def put(self, time_s: float, event: Event, handlers: Handlers) -> None:
         """Calls handlers(event) at `time_s`, which is not in the past and finite."""
         event.callbacks = handlers
-        heappush(self._queue, (time_s, NORMAL, next(self._count), event))  # type: ignore[misc]  # SimPy asks no more
+        heappush(self._queue, (time_s, NORMAL, next(self._count), event))
 
     def run(self) -> None:
         """Works through the calendar until it is empty."""

@@ -148,9 +148,11 @@ class Device:
         self.take_next()
 
     def _finish(self, task: Task) -> None:
-        row = complete(task.request, task.answer, task.start_s, task.clock_s)
+        answer = task.answer
+        assert answer is not None
+        row = complete(task.request, answer, task.start_s, task.clock_s)
         if self._decider.learns:
-            self._decider.learn(task.answer, row.response_s)
+            self._decider.learn(answer, row.response_s)
         if self._workload.arrival_s is None:
             self._loop_s = task.clock_s + self._workload.think_s
         self._sink(row)

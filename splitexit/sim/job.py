@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from splitexit.bundle import ModelSpec
-from splitexit.calibration import Times
+from splitexit.calibration import Pair, Times
 from splitexit.decision import Reading
 from splitexit.inference import ReadExit, Send, infer_behind
 from splitexit.sim.calendar import Event
@@ -14,6 +14,17 @@ from splitexit.sim.task import Task
 
 if TYPE_CHECKING:
     from splitexit.sim.transport import Transport
+
+
+class Share(Protocol):
+    """What a tier's servers do of the network: the stages up to `until`; `recodes` is how they pass features on."""
+
+    spec: ModelSpec
+    until: int
+
+    @property
+    def recodes(self) -> Pair | None:
+        """(split, codec) of features that go on to the next tier."""
 
 
 class Job(Event):
@@ -66,23 +77,24 @@ class Job(Event):
         self.readings: list[Reading] = []
         self.awaited, self.shed = True, False
 
-    def compute(self, spec: ModelSpec, start_s: float, until: int) -> float:
-        """Decodes and runs from `start_s` up to stage `until`; stops at the first boundary at or behind `give_up_s`.
+    def compute(self, tier: Share, start_s: float) -> float:
+        """Decodes and runs the tier's stages from `start_s`; stops at the first boundary at or behind `give_up_s`.
 
-        Sets `reading` where an exit answers in time, adds to `compute_s`.
+        What arrived behind the tier's last stage is not touched. Sets `reading` where an exit answers in time, adds
+        to `compute_s`.
 
         Returns:
             When it is done, or has been stopped.
         """
-        times, give_up_s = self.times, self.give_up_s
-        now_s = start_s + times.decode_s((self.split, self.codec))
-        steps = infer_behind(spec, self.split, self.send.edge_exits, self.readings, until)
+        times, give_up_s, now_s = self.times, self.give_up_s, start_s
+        if self.split < tier.until:
+            now_s += times.decode_s((self.split, self.codec))
+        steps = infer_behind(tier.spec, self.split, self.send.edge_exits, self.readings, tier.until)
         said: tuple[Reading, float] | None = None
         try:
             while now_s < give_up_s:
                 step = steps.send(said)
-                first, last = step[-2:]
-                for stage_s in times.stages[first:last]:
+                for stage_s in times.stages[step.first : step.last]:
                     if now_s >= give_up_s:
                         break
                     now_s += stage_s
@@ -91,14 +103,20 @@ class Job(Event):
                     said = self.says(step.exit), 0.0
         except StopIteration as done:
             self.reading = done.value
+            if done.value is None:
+                now_s += self.recoding_s(tier)
         self.compute_s += now_s - start_s
         return now_s
 
-    def expected_done_s(self, spec: ModelSpec, start_s: float, until: int) -> float:
+    def recoding_s(self, tier: Share) -> float:
+        """Seconds to encode what goes on to the next tier; what arrived behind the last stage goes on as it came."""
+        return self.times.encode_s(tier.recodes) if tier.recodes is not None and self.split < tier.until else 0.0
+
+    def expected_done_s(self, tier: Share, start_s: float) -> float:
         """What `compute` would return, without any trace."""
         twin = copy.copy(self)
         twin.readings = [*self.readings]
-        return twin.compute(spec, start_s, until)
+        return twin.compute(tier, start_s)
 
     def says(self, exit_: int) -> Reading:
         """What this exit says on the features that the device sent."""

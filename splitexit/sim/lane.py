@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from splitexit.links import Fifo
-from splitexit.sim.calendar import Calendar, Handlers
+from splitexit.links.sharing import Sharing
+from splitexit.sim.calendar import Calendar, Event, Handlers
 from splitexit.sim.job import Job
 
 
@@ -17,7 +18,7 @@ class Lane(Protocol):
     def carry(self, size_bytes: int, job: Job, handlers: Handlers, extra_s: float = 0.0) -> None:
         """Takes a message from now on; `handlers` get the job `extra_s` after it has arrived."""
 
-    def peek(self, now_s: float, size_bytes: int) -> float:
+    def peek(self, now_s: float, size_bytes: int, sender: int) -> float:
         """When a message that is offered then would arrive, as things stand."""
 
 
@@ -26,26 +27,72 @@ class FifoLane:
 
     Args:
         calendar, fifo: the run's calendar, and the link with its queue.
-        radio: whether a device's radio sends on it, so that the time on air counts.
+        radio: whether devices send on it, so that the time on air counts.
+        shared: whether several do, each over a connection of its own.
     """
 
-    __slots__ = ("_calendar", "_fifo", "_radio", "delay_s")
+    __slots__ = ("_calendar", "_fifo", "_radio", "_shared", "delay_s")
 
-    def __init__(self, calendar: Calendar, fifo: Fifo, radio: bool) -> None:
-        self._calendar, self._fifo, self._radio, self.delay_s = calendar, fifo, radio, fifo.link.delay_s
+    def __init__(self, calendar: Calendar, fifo: Fifo, *, radio: bool = False, shared: bool = False) -> None:
+        self._calendar, self._fifo, self._radio, self._shared = calendar, fifo, radio, shared
+        self.delay_s = fifo.link.delay_s
 
     def carry(self, size_bytes: int, job: Job, handlers: Handlers, extra_s: float = 0.0) -> None:
         """Takes a message from now on; `handlers` get the job `extra_s` after it has arrived."""
         calendar = self._calendar
-        start_s, sent_s, arrive_s = self._fifo.send(calendar.now, size_bytes)
+        sender = job.task.request.device if self._shared else None
+        start_s, sent_s, arrive_s = self._fifo.send(calendar.now, size_bytes, sender)
         if self._radio:
             job.airtime_s = sent_s - start_s
         if arrive_s < FOREVER:
             calendar.put(arrive_s + extra_s, job, handlers)
 
-    def peek(self, now_s: float, size_bytes: int) -> float:
+    def peek(self, now_s: float, size_bytes: int, sender: int) -> float:
         """When a message that is offered then would arrive, as things stand."""
-        return self._fifo.peek(now_s, size_bytes)[2]
+        return self._fifo.peek(now_s, size_bytes, sender if self._shared else None)[2]
+
+
+class SharedLane:
+    """Processor sharing among the devices of an access point. Args as above."""
+
+    def __init__(self, calendar: Calendar, sharing: Sharing, *, radio: bool = False) -> None:
+        self._calendar, self._sharing, self._radio = calendar, sharing, radio
+        self.delay_s = sharing.link.delay_s
+        self._alarm_s = FOREVER
+        self._on_alarm = (self._ring,)
+
+    def carry(self, size_bytes: int, job: Job, handlers: Handlers, extra_s: float = 0.0) -> None:
+        """Takes a message from now on; `handlers` get the job `extra_s` after it has arrived."""
+        now_s = self._calendar.now
+        self._deliver(now_s)
+        self._sharing.offer(now_s, size_bytes, (job, handlers, extra_s), job.task.request.device)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Sets an alarm for the next delivery, unless an earlier one is set: that will set it."""
+        due_s = self._sharing.next_s()
+        if due_s < self._alarm_s:
+            self._alarm_s = due_s
+            self._calendar.put(due_s, Event(), self._on_alarm)
+
+    def _ring(self, _: Event) -> None:
+        now_s = self._calendar.now
+        if now_s == self._alarm_s:  # otherwise an earlier alarm has taken this one's place
+            self._alarm_s = FOREVER
+            self._deliver(now_s)
+            self._arm()
+
+    def _deliver(self, now_s: float) -> None:
+        while self._sharing.next_s() <= now_s:
+            (job, handlers, extra_s), start_s, sent_s, arrive_s = self._sharing.take()
+            if self._radio:
+                job.airtime_s = sent_s - start_s
+            if arrive_s < FOREVER:
+                self._calendar.put(arrive_s + extra_s, job, handlers)
+
+    def peek(self, now_s: float, size_bytes: int, sender: int) -> float:
+        """When a message that is offered then would arrive if no other came."""
+        return self._sharing.peek(now_s, size_bytes, sender)[2]
 
 
 FOREVER = float("inf")

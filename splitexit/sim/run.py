@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from splitexit.experiment import Experiment
-from splitexit.results import EDGE, Completion
+from splitexit.results import Completion
 from splitexit.sim.calendar import Calendar
 from splitexit.sim.device import Device
-from splitexit.sim.lane import FifoLane
-from splitexit.sim.server import Server
-from splitexit.sim.tier import Tier
-from splitexit.sim.transport import Transport
+from splitexit.sim.world import World
 
 
 def simulate(experiment: Experiment, policy: str, seed: int, requests: int | None = None) -> list[Completion]:
@@ -30,35 +27,34 @@ def simulate(experiment: Experiment, policy: str, seed: int, requests: int | Non
     """
     rows: list[Completion] = []
     calendar = Calendar()
-    spec = experiment.spec
-    edge = Tier(calendar, spec, EDGE, spec.num_stages, lambda number: experiment.edge_times(seed, number), "round-robin")
-    edge.servers.append(Server(calendar, edge, experiment.scenario.edge.workers, None))
-    for number in range(experiment.scenario.devices.count):
-        decider = experiment.decider(policy, seed, number)
-        workload = experiment.workload(seed, number, requests)
-        device = Device(
-            calendar,
-            experiment.recording.test,
-            experiment.device_times(seed, number),
-            workload,
-            decider,
-            experiment.scenario.devices.pipeline,
-            rows.append,
-        )
-        device.transport = Transport(
-            calendar,
-            edge,
-            FifoLane(calendar, experiment.uplink(seed, number), True),
-            FifoLane(calendar, experiment.downlink(seed, number), False),
-            experiment.edge_times(seed, number),
-            experiment.edge_calibration.rpc,
-            device.sense,
-            device.heard,
-        )
+    world = World(experiment, seed, calendar)
+    for number in range(experiment.total_devices):
+        device = _device(experiment, policy, seed, number, requests, calendar, rows.append)
+        world.connect(device, number)
         device.take_next()
     with _no_collection():
         calendar.run()
     return rows
+
+
+def _device(
+    experiment: Experiment,
+    policy: str,
+    seed: int,
+    number: int,
+    requests: int | None,
+    calendar: Calendar,
+    sink: Callable[[Completion], None],
+) -> Device:
+    return Device(
+        calendar,
+        experiment.recording.test,
+        experiment.device_times(seed, number),
+        experiment.workload(seed, number, requests),
+        experiment.decider(policy, seed, number),
+        experiment.group(number).config.pipeline,
+        sink,
+    )
 
 
 @contextmanager

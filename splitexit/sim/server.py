@@ -22,7 +22,7 @@ class Server:
         workers: how many jobs run at once.
         room: how many may wait; None for any number.
 
-    down   whether it is out of order; only the tier changes that, by `fail` and `recover`
+    down   how many failures it suffers from at present
     """
 
     def __init__(self, calendar: Calendar, tier: Tier, workers: int, room: int | None) -> None:
@@ -30,7 +30,7 @@ class Server:
         self._waiting: deque[Job] = deque()
         self._running: dict[Job, float] = {}
         self._on_done = (self._done,)
-        self.down = False
+        self.down = 0
 
     @property
     def present(self) -> int:
@@ -53,7 +53,7 @@ class Server:
         self._idle -= 1
         now_s = self._calendar.now
         job.wait_s += now_s - job.arrive_s
-        self._running[job] = done_s = job.compute(self._tier.spec, now_s, self._tier.until)
+        self._running[job] = done_s = job.compute(self._tier, now_s)
         self._calendar.put(done_s, job, self._on_done)
 
     def _done(self, job: Job) -> None:
@@ -71,12 +71,12 @@ class Server:
         self._idle += len(self._running)
         self._running.clear()
         self._waiting.clear()
-        self.down = True
+        self.down += 1
         return lost
 
     def recover(self) -> None:
-        """Works again, with nothing to do."""
-        self.down = False
+        """One failure less; works again after the last, with nothing to do."""
+        self.down -= 1
 
     def start_s(self, arrive_s: float) -> float:
         """When a job arriving then would start, as things stand."""
@@ -85,5 +85,5 @@ class Server:
         for job in self._waiting:
             start_s = max(arrive_s, free_s[0])
             if start_s < job.give_up_s:
-                heapq.heapreplace(free_s, job.expected_done_s(self._tier.spec, free_s[0], self._tier.until))
+                heapq.heapreplace(free_s, job.expected_done_s(self._tier, start_s))
         return max(arrive_s, free_s[0])

@@ -24,9 +24,20 @@ class Task(Event):
     answer             how it ended
     """
 
-    __slots__ = ("answer", "busy_since_s", "clock_s", "part", "position", "request", "start_s", "step", "steps", "times")
+    __slots__ = (
+        "answer",
+        "busy_since_s",
+        "clock_s",
+        "part",
+        "position",
+        "request",
+        "start_s",
+        "step",
+        "steps",
+        "times",
+    )
 
-    step: Step
+    step: Any
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from splitexit.bundle import ModelSpec
-from splitexit.calibration import ServiceTimes
+from splitexit.calibration import Pair, ServiceTimes
 from splitexit.sim.calendar import Calendar
 from splitexit.sim.job import Job
 from splitexit.sim.lane import Lane
@@ -23,6 +23,7 @@ class Onward:
     split, codec     features leave the first tier like this, unless they arrived behind that split: those go on as
                      they came, because no reading behind a second lossy codec was ever recorded
     size_bytes       of such features, with framing
+    times            device number -> what every part of its requests takes at the next tier
     """
 
     tier: Tier
@@ -30,6 +31,7 @@ class Onward:
     split: int
     codec: str
     size_bytes: int
+    times: Callable[[int], ServiceTimes]
 
 
 class Tier:
@@ -39,24 +41,15 @@ class Tier:
         calendar, spec: the run's calendar and model.
         name: what a row says of an answer from here.
         until: the last stage that the servers have.
-        times: device number -> what every part takes here; asked only for a tier behind another one.
         balancer: `round-robin`, or `least-loaded`: fewest waiting and running, of equals the first.
 
     servers  in order of their numbers
-    onward   the way to the tier behind this one, if there is one
+    onward   the way to the tier behind this one, if there is one; `recodes` is then how features are sent there
     back     for a tier behind another one: the downlink to it, and the bytes of a reply
     """
 
-    def __init__(
-        self,
-        calendar: Calendar,
-        spec: ModelSpec,
-        name: str,
-        until: int,
-        times: Callable[[int], ServiceTimes],
-        balancer: str,
-    ) -> None:
-        self._calendar, self.spec, self.name, self.until, self.times = calendar, spec, name, until, times
+    def __init__(self, calendar: Calendar, spec: ModelSpec, name: str, until: int, balancer: str) -> None:
+        self._calendar, self.spec, self.name, self.until = calendar, spec, name, until
         self.servers: list[Server] = []
         self.onward: Onward | None = None
         self.back: tuple[Lane, int] | None = None
@@ -64,6 +57,11 @@ class Tier:
         self._choose = self._next if balancer == "round-robin" else self._least_loaded
         self.on_arrival = (self.arrive,)
         self._on_return = (self._returned,)
+
+    @property
+    def recodes(self) -> Pair | None:
+        """(split, codec) of features that go on to the next tier."""
+        return None if self.onward is None else (self.onward.split, self.onward.codec)
 
     def arrive(self, job: Job) -> None:
         """A payload is here."""
@@ -93,7 +91,7 @@ class Tier:
         if start_s >= job.give_up_s:
             return start_s
         job.wait_s += start_s - arrive_s
-        done_s = job.compute(self.spec, start_s, self.until)
+        done_s = job.compute(self, start_s)
         job.answered_by = self.name
         if job.reading is not None or self.onward is None or done_s >= job.give_up_s:
             return done_s
@@ -102,9 +100,10 @@ class Tier:
     def _expect_onward(self, job: Job, onward: Onward, done_s: float) -> float:
         self._change(job, onward)
         tier = onward.tier
-        done_s = tier.expect(job, onward.uplink.peek(done_s, job.size_bytes) + job.times.rpc_s)
+        device = job.task.request.device
+        done_s = tier.expect(job, onward.uplink.peek(done_s, job.size_bytes, device) + job.times.rpc_s)
         assert tier.back is not None
-        return tier.back[0].peek(done_s, tier.back[1])
+        return tier.back[0].peek(done_s, tier.back[1], device)
 
     def shed(self, job: Job) -> None:
         """There is no room: a refusal goes back at once."""
@@ -143,4 +142,4 @@ class Tier:
         if job.split < onward.split:
             job.split, job.codec, job.size_bytes = onward.split, onward.codec, onward.size_bytes
         request = job.task.request
-        job.times = onward.tier.times(request.device).at(request.number)
+        job.times = onward.times(request.device).at(request.number)

@@ -59,7 +59,7 @@ class LookAhead:
     def _send(self, send: Send) -> Reply | NoReply:
         task, transport = self._task, self._transport
         sent_s, job = task.clock_s, transport.job(task, send)
-        back_s = self._back_s(job, transport.uplink.peek(sent_s, job.size_bytes) + job.times.rpc_s)
+        back_s = self._back_s(job, transport.uplink.peek(sent_s, job.size_bytes, task.request.device) + job.times.rpc_s)
         if job.reading is None or back_s >= job.give_up_s:
             task.clock_s = job.give_up_s
             return NoReply(send.timeout_s)
@@ -69,4 +69,5 @@ class LookAhead:
     def _back_s(self, job: Job, arrive_s: float) -> float:
         """When the reply would be here; job.reading is None where there would be none."""
         done_s = self._transport.edge.expect(job, arrive_s)
-        return self._transport.downlink.peek(done_s, self._transport.rpc.downlink_bytes)
+        reply_bytes = self._transport.rpc.downlink_bytes
+        return self._transport.downlink.peek(done_s, reply_bytes, self._task.request.device)
