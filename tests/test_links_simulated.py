@@ -16,6 +16,7 @@ UPLINKS: dict[str, dict[str, Any]] = {
     "markov": {"name": "markov", "mbps": [0.2, 2.0, 8.0], "dwell_ms": 100.0, "jitter_ms": 2.0},
     "fading": {"name": "fading", "bandwidth_mhz": 0.5, "coherence_ms": 5.0},
     "token-bucket": {"name": "token-bucket", "mbps": 1.0, "depth_kb": 4.0, "peak_mbps": 8.0},
+    "tcp": {"name": "constant", "mbps": 8.0, "delay_ms": 30.0, "transport": "tcp"},
     "lte": {"name": "lte", "jitter_ms": 4.0, "jitter": "uniform"},
 }
 

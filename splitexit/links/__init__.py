@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from typing import Annotated, Self
+from collections.abc import Hashable
+from typing import Annotated, Self, get_args
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from splitexit.errors import InputError
 from splitexit.links._jitter import Distribution, Jitter
+from splitexit.links._tcp import SEGMENT_BYTES, Connections, Transport, wire_bytes
 from splitexit.registry import Registry
 
 Mbps = Annotated[float, Gt(0), Le(1e6)]
@@ -38,16 +40,32 @@ class Link(ABC):
         delay_ms: one-way propagation.
         jitter_ms: by how much the delay varies around that; 0 for not at all.
         jitter: how it varies (see splitexit.links._jitter).
+        transport: none, or tcp, whose window and headers (see splitexit.links._tcp) are up to the discipline.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
 
-    delay_s   the delay without jitter, in seconds
+    delay_s   the delay without jitter, in seconds; rtt_s  the round trip
+    plain     neither jitter nor transport
     mean_bps  long-run rate in bits per second, for reports and as a device's first belief
     """
 
     mean_bps: float
 
-    def __init__(self, *, delay_ms: Ms = 0.0, jitter_ms: Ms = 0.0, jitter: Distribution = "normal") -> None:
+    def __init__(
+        self,
+        *,
+        delay_ms: Ms = 0.0,
+        jitter_ms: Ms = 0.0,
+        jitter: Distribution = "normal",
+        transport: Transport = "none",
+        rtt_ms: Ms | None = None,
+    ) -> None:
+        if transport not in get_args(Transport):
+            raise InputError(f"transport {transport!r}: expected none or tcp")
         self.delay_ms, self.jitter_ms, self.jitter = delay_ms, jitter_ms, jitter
+        self.transport, self.rtt_ms = transport, rtt_ms
         self.delay_s = delay_ms / 1000.0
+        self.rtt_s = (2.0 * delay_ms if rtt_ms is None else rtt_ms) / 1000.0
+        self.plain = not jitter_ms and transport == "none"
         self._jitter = self._new_jitter(np.random.default_rng(0))
 
     @abstractmethod
@@ -112,33 +130,60 @@ class Fifo:
 
     A virtual clock (`free_s`) instead of timers, so that it does not drift; the simulator and the live
     shaping proxy both use it.
+
+    Under tcp a link of one sender stands still while the window does; a link of many (who name themselves) is held
+    for the bytes and their headers alone, and what a sender waits for its window delays no other.
     """
 
-    __slots__ = ("arrived_s", "free_s", "link")
+    __slots__ = ("arrived_s", "connections", "free_s", "link")
 
     def __init__(self, link: Link, free_s: float = 0.0, arrived_s: float = 0.0) -> None:
         self.link, self.free_s, self.arrived_s = link, free_s, arrived_s
+        self.connections = Connections(link) if link.transport == "tcp" else None
 
-    def send(self, now_s: float, size_bytes: int) -> tuple[float, float, float]:
+    def send(self, now_s: float, size_bytes: float, sender: Hashable = None) -> tuple[float, float, float]:
         """Offers a message; seconds at which its first byte starts, its last is sent, its last arrives.
 
-        `now_s` never decreases between calls.
+        Args:
+            now_s: never smaller than before.
+            size_bytes: of the message.
+            sender: who of those that share the link, for tcp; none where only one does.
         """
         link = self.link
         start_s = now_s if now_s > self.free_s else self.free_s
-        self.free_s = sent_s = link.finish_s(start_s, size_bytes)
-        if not link.jitter_ms:  # link.arrive_s without the call
+        if link.plain:  # link.arrive_s without the call
+            self.free_s = sent_s = link.finish_s(start_s, size_bytes)
             return start_s, sent_s, sent_s + link.delay_s
+        if self.connections is not None:
+            return start_s, *self._send_by_tcp(self.connections, start_s, size_bytes, sender)
+        self.free_s = sent_s = link.finish_s(start_s, size_bytes)
         self.arrived_s = max(self.arrived_s, link.arrive_s(start_s, sent_s))
         return start_s, sent_s, self.arrived_s
 
-    def peek(self, now_s: float, size_bytes: int) -> tuple[float, float, float]:
+    def _send_by_tcp(
+        self, connections: Connections, start_s: float, size_bytes: float, sender: Hashable
+    ) -> tuple[float, float]:
+        if sender is None:
+            self.free_s = connections[None].send(start_s, size_bytes, self.link.finish_s)
+            return connections.arrive(None, start_s, self.free_s)
+        self.free_s = self.link.finish_s(start_s, wire_bytes(size_bytes))
+        return connections.deliver(sender, start_s, self.free_s, size_bytes)
+
+    @property
+    def piece_bytes(self) -> int:
+        """Into pieces of what size a message may be cut at no cost: what fits into a packet."""
+        return PACKET_BYTES if self.connections is None else SEGMENT_BYTES
+
+    def peek(self, now_s: float, size_bytes: float, sender: Hashable = None) -> tuple[float, float, float]:
         """What `send` would return, without sending."""
-        return self.fork().send(now_s, size_bytes)
+        return self.fork().send(now_s, size_bytes, sender)
 
     def fork(self) -> Fifo:
         """A queue that goes on from the present state on its own."""
-        return Fifo(self.link.fork(), self.free_s, self.arrived_s)
+        twin = Fifo(self.link.fork(), self.free_s, self.arrived_s)
+        if self.connections is not None:
+            twin.connections = self.connections.fork(twin.link)
+        return twin
 
 
 def _kebab(name: str) -> str:

@@ -12,6 +12,7 @@ from splitexit.links import Link, Ms
 from splitexit.links._chance import BLOCK
 from splitexit.links._jitter import Distribution
 from splitexit.links._spans import Floats, Spans
+from splitexit.links._tcp import Transport
 
 
 class Fading(Link):
@@ -30,6 +31,8 @@ class Fading(Link):
         delay_ms: one-way propagation.
         jitter_ms: by how much the delay varies around that; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
     """
 
     def __init__(
@@ -41,8 +44,10 @@ class Fading(Link):
         delay_ms: Ms = 0.0,
         jitter_ms: Ms = 0.0,
         jitter: Distribution = "normal",
+        transport: Transport = "none",
+        rtt_ms: Ms | None = None,
     ) -> None:
-        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
+        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter, transport=transport, rtt_ms=rtt_ms)
         self.bandwidth_mhz, self.snr_db, self.coherence_ms = bandwidth_mhz, snr_db, coherence_ms
         self._snr = 10.0 ** (snr_db / 10.0)
         self.mean_bps = bandwidth_mhz * 1e6 * _ergodic(self._snr)

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le
 from splitexit.links import PACKET_BYTES, Link, Mbps, Ms
 from splitexit.links._chance import BLOCK, Blocks
 from splitexit.links._jitter import Distribution
+from splitexit.links._tcp import Transport
 
 
 class GilbertElliott(Link):
@@ -28,6 +29,8 @@ class GilbertElliott(Link):
         delay_ms: one-way propagation.
         jitter_ms: by how much the delay varies around that; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
         p: chance to go from good to bad, per packet.
         r: chance to go from bad to good, per packet; at least 0.001, so that every message ends.
         loss_good: loss in the good state, netem's 1-k; 0 is netem's default.
@@ -44,6 +47,8 @@ class GilbertElliott(Link):
         delay_ms: Ms = 0.0,
         jitter_ms: Ms = 0.0,
         jitter: Distribution = "normal",
+        transport: Transport = "none",
+        rtt_ms: Ms | None = None,
         p: Annotated[float, Ge(0), Le(1)],
         r: Annotated[float, Ge(0.001), Le(1)],
         loss_good: Annotated[float, Ge(0), Le(0.9)] = 0.0,
@@ -51,7 +56,7 @@ class GilbertElliott(Link):
         packet_bytes: Annotated[int, Gt(0), Le(65_535)] = PACKET_BYTES,
         recovery_ms: Ms | None = None,
     ) -> None:
-        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
+        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter, transport=transport, rtt_ms=rtt_ms)
         self.mbps = mbps
         self.p, self.r = p, r
         self.loss_good, self.loss_bad = loss_good, loss_bad

@@ -11,6 +11,7 @@ from typing import Self
 from splitexit.errors import TraceError
 from splitexit.links import PACKET_BYTES, Link, Ms
 from splitexit.links._jitter import Distribution
+from splitexit.links._tcp import Transport
 from splitexit.links._tracefile import read
 
 EXPECTED = "whole milliseconds, one delivery opportunity each"
@@ -35,15 +36,24 @@ class Mahimahi(Link):
         delay_ms: one-way propagation.
         jitter_ms: by how much the delay varies around that; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
 
     Raises:
         TraceError: the file cannot be used, with its line.
     """
 
     def __init__(
-        self, *, trace: Path, delay_ms: Ms = 0.0, jitter_ms: Ms = 0.0, jitter: Distribution = "normal"
+        self,
+        *,
+        trace: Path,
+        delay_ms: Ms = 0.0,
+        jitter_ms: Ms = 0.0,
+        jitter: Distribution = "normal",
+        transport: Transport = "none",
+        rtt_ms: Ms | None = None,
     ) -> None:
-        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
+        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter, transport=transport, rtt_ms=rtt_ms)
         self.trace = trace
         self._times_ms = _times_ms(trace)
         self._lap_ms, self._per_lap = self._times_ms[-1], len(self._times_ms)

@@ -12,6 +12,7 @@ from splitexit.links import Link, Ms
 from splitexit.links._chance import BLOCK
 from splitexit.links._jitter import Distribution
 from splitexit.links._spans import Floats, Spans
+from splitexit.links._tcp import Transport
 
 StateMbps = Annotated[float, Ge(0), Le(1e6)]
 DwellMs = Annotated[float, Ge(1), Le(3_600_000)]
@@ -30,6 +31,8 @@ class Markov(Link):
         delay_ms: one-way propagation.
         jitter_ms: by how much the delay varies around that; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
 
     Raises:
         InputError: no rate is above zero, or there are not as many dwells as states.
@@ -43,8 +46,10 @@ class Markov(Link):
         delay_ms: Ms = 0.0,
         jitter_ms: Ms = 0.0,
         jitter: Distribution = "normal",
+        transport: Transport = "none",
+        rtt_ms: Ms | None = None,
     ) -> None:
-        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
+        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter, transport=transport, rtt_ms=rtt_ms)
         self.mbps, self.dwell_ms = mbps, dwell_ms
         dwells_ms = dwell_ms if isinstance(dwell_ms, list) else [dwell_ms] * len(mbps)
         if len(dwells_ms) != len(mbps):

@@ -36,7 +36,8 @@ class Modulated(Link):
         link.sent_bytes(0.0, 0.0)
         self.link, self.windows = link, windows
         self.delay_ms, self.jitter_ms, self.jitter = link.delay_ms, link.jitter_ms, link.jitter
-        self.delay_s, self.mean_bps = link.delay_s, link.mean_bps
+        self.transport, self.rtt_ms, self.plain = link.transport, link.rtt_ms, link.plain
+        self.delay_s, self.rtt_s, self.mean_bps = link.delay_s, link.rtt_s, link.mean_bps
         edges = {0.0} | {edge for start_s, end_s, _ in windows for edge in (start_s, end_s)}
         self._edges = sorted(edges - {inf})
         self._factors = [prod(f for a, b, f in windows if a <= edge < b) for edge in self._edges]

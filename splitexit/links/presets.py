@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, get_args
 from splitexit.errors import InputError
 from splitexit.links import Ms
 from splitexit.links._jitter import Distribution
+from splitexit.links._tcp import Transport
 from splitexit.links.constant import Constant
 
 Direction = Literal["up", "down"]
@@ -23,6 +24,8 @@ class Preset(Constant):
         direction: up from the device or down to it; by default what it is used for.
         jitter_ms: by how much the delay varies around its own; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
 
     UP, DOWN  Mbit/s, and ms one way
     """
@@ -30,11 +33,21 @@ class Preset(Constant):
     UP: ClassVar[tuple[float, float]]
     DOWN: ClassVar[tuple[float, float]]
 
-    def __init__(self, *, direction: Direction = "up", jitter_ms: Ms = 0.0, jitter: Distribution = "normal") -> None:
+    def __init__(
+        self,
+        *,
+        direction: Direction = "up",
+        jitter_ms: Ms = 0.0,
+        jitter: Distribution = "normal",
+        transport: Transport = "none",
+        rtt_ms: Ms | None = None,
+    ) -> None:
         if direction not in get_args(Direction):
             raise InputError(f"direction {direction!r}: expected up or down")
         mbps, delay_ms = self.UP if direction == "up" else self.DOWN
-        super().__init__(mbps=mbps, delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
+        super().__init__(
+            mbps=mbps, delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter, transport=transport, rtt_ms=rtt_ms
+        )
         self.direction = direction
 
 
@@ -49,6 +62,8 @@ class ThreeG(Preset):
         direction: up from the device or down to it; by default what it is used for.
         jitter_ms: by how much the delay varies around its own; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
     """
 
     UP, DOWN = (1.1, 50.0), (1.472, 50.0)
@@ -66,6 +81,8 @@ class Lte(Preset):
         direction: up from the device or down to it; by default what it is used for.
         jitter_ms: by how much the delay varies around its own; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
     """
 
     UP, DOWN = (5.85, 9.95), (13.0, 9.95)
@@ -82,6 +99,8 @@ class FiveG(Preset):
         direction: up from the device or down to it; by default what it is used for.
         jitter_ms: by how much the delay varies around its own; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
     """
 
     UP, DOWN = (75.5, 7.5), (154.2, 7.5)
@@ -98,6 +117,8 @@ class WiFi(Preset):
         direction: up from the device or down to it; by default what it is used for.
         jitter_ms: by how much the delay varies around its own; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
     """
 
     UP = DOWN = (18.88, 1.85)
@@ -113,6 +134,8 @@ class Ethernet(Preset):
         direction: up from the device or down to it; by default what it is used for.
         jitter_ms: by how much the delay varies around its own; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
     """
 
     UP = DOWN = (1000.0, 0.00057)
@@ -129,6 +152,8 @@ class Lora(Preset):
         direction: up from the device or down to it; by default what it is used for.
         jitter_ms: by how much the delay varies around its own; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
     """
 
     UP, DOWN = (0.00547, 0.0), (0.00547, 1000.0)

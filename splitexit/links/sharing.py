@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from heapq import heappop, heappush
 from math import inf
 from typing import Any, NamedTuple
 
 from splitexit.links import Link
+from splitexit.links._tcp import Connections, wire_bytes
 
 
 class Delivery(NamedTuple):
@@ -33,6 +35,9 @@ class Sharing:
     the message came plus the message's size (the virtual time of Parekh and Gallager, IEEE/ACM Transactions on
     Networking 1(3), 1993).
 
+    Under tcp, a message leaves the link when that has served its bytes and headers; what its sender waits for the
+    window comes on top and delays no other.
+
     Args:
         link: the capacity that is shared.
 
@@ -40,17 +45,25 @@ class Sharing:
         InputError: the link's capacity is no function of time.
     """
 
-    __slots__ = ("_arrived_s", "_at_s", "_count", "_next_s", "_present", "_served_bytes", "link")
+    __slots__ = ("_arrived_s", "_at_s", "_count", "_next_s", "_present", "_served_bytes", "connections", "link")
 
     def __init__(self, link: Link) -> None:
         link.sent_bytes(0.0, 0.0)
         self.link = link
-        self._present: list[tuple[float, int, float, Any]] = []  # (through at this number, count, start_s, key)
+        self.connections = Connections(link) if link.transport == "tcp" else None
+        # Through at this number, count, start_s, key, size without headers, sender
+        self._present: list[tuple[float, int, float, Any, float, Hashable]] = []
         self._at_s = self._served_bytes = self._arrived_s = 0.0
         self._count, self._next_s = 0, inf
 
-    def offer(self, now_s: float, size_bytes: float, key: Any = None) -> None:
+    def offer(self, now_s: float, size_bytes: float, key: Any = None, sender: Hashable = None) -> None:
         """A message comes; `next_s` changes.
+
+        Args:
+            now_s: never smaller than before.
+            size_bytes: of the message.
+            key: comes back with the delivery.
+            sender: over whose connection it goes, for tcp.
 
         Raises:
             ValueError: a message was due before `now_s` and was not taken.
@@ -58,7 +71,8 @@ class Sharing:
         if now_s > self._next_s:
             raise ValueError(f"offered at {now_s} s while a message is due at {self._next_s} s; take that one first")
         self._serve_until(now_s)
-        heappush(self._present, (self._served_bytes + size_bytes, self._count, now_s, key))
+        taken_bytes = size_bytes if self.connections is None else wire_bytes(size_bytes)
+        heappush(self._present, (self._served_bytes + taken_bytes, self._count, now_s, key, size_bytes, sender))
         self._count += 1
         self._foresee()
 
@@ -73,10 +87,12 @@ class Sharing:
             IndexError: there is none.
         """
         sent_s = self._next_s
-        self._served_bytes, _, start_s, key = heappop(self._present)
+        self._served_bytes, _, start_s, key, size_bytes, sender = heappop(self._present)
         self._at_s = sent_s
-        self._arrived_s = max(self._arrived_s, self.link.arrive_s(start_s, sent_s))
         self._foresee()
+        if self.connections is not None:
+            return Delivery(key, start_s, *self.connections.deliver(sender, start_s, sent_s, size_bytes))
+        self._arrived_s = max(self._arrived_s, self.link.arrive_s(start_s, sent_s))
         return Delivery(key, start_s, sent_s, self._arrived_s)
 
     def _serve_until(self, now_s: float) -> None:
@@ -94,10 +110,10 @@ class Sharing:
         left = (self._present[0][0] - self._served_bytes) * len(self._present)
         self._next_s = self.link.fluid_s(self._at_s, left)
 
-    def peek(self, now_s: float, size_bytes: float) -> tuple[float, float, float]:
+    def peek(self, now_s: float, size_bytes: float, sender: Hashable = None) -> tuple[float, float, float]:
         """What would become of a message offered now if no other came: start, last byte sent, arrival."""
         ahead, mine = self.fork(), object()
-        ahead.offer(now_s, size_bytes, mine)
+        ahead.offer(now_s, size_bytes, mine, sender)
         while (found := ahead.take()).key is not mine:
             pass
         return found[1:]
@@ -106,6 +122,8 @@ class Sharing:
         """Goes on from the present state on its own."""
         twin = Sharing(self.link.fork())
         twin._present = self._present.copy()
+        if self.connections is not None:
+            twin.connections = self.connections.fork(twin.link)
         for name in ("_at_s", "_served_bytes", "_arrived_s", "_count", "_next_s"):
             setattr(twin, name, getattr(self, name))
         return twin

@@ -9,6 +9,7 @@ from annotated_types import Gt, Le
 
 from splitexit.links import Link, Mbps, Ms
 from splitexit.links._jitter import Distribution
+from splitexit.links._tcp import Transport
 
 
 class TokenBucket(Link):
@@ -25,6 +26,8 @@ class TokenBucket(Link):
         delay_ms: one-way propagation.
         jitter_ms: by how much the delay varies around that; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
     """
 
     def __init__(
@@ -36,8 +39,10 @@ class TokenBucket(Link):
         delay_ms: Ms = 0.0,
         jitter_ms: Ms = 0.0,
         jitter: Distribution = "normal",
+        transport: Transport = "none",
+        rtt_ms: Ms | None = None,
     ) -> None:
-        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
+        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter, transport=transport, rtt_ms=rtt_ms)
         self.mbps, self.depth_kb, self.peak_mbps = mbps, depth_kb, peak_mbps
         self.mean_bps = 1e6 * (mbps if peak_mbps is None else min(mbps, peak_mbps))
         self._rate, self._depth_bytes = mbps * 1e6 / 8.0, depth_kb * 1e3

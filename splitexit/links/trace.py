@@ -13,6 +13,7 @@ from annotated_types import Gt, Le
 from splitexit.links import Link, Ms
 from splitexit.links._jitter import Distribution
 from splitexit.links._rates import Unit, rates
+from splitexit.links._tcp import Transport
 
 
 class Trace(Link):
@@ -32,6 +33,8 @@ class Trace(Link):
         delay_ms: one-way propagation.
         jitter_ms: by how much the delay varies around that; 0 for not at all.
         jitter: how it varies: normal, pareto-normal or uniform, as in netem.
+        transport: none, or tcp for its slow start, idle restart and headers.
+        rtt_ms: round trip of the acknowledgements under tcp; by default twice the delay.
         scale: factor on every rate.
         column: the heading of the rates, where the file has headings.
         unit: of the rates: Mbit/s, kbit/s, bit/s or bytes/s; by default what a known heading stands for, else Mbit/s.
@@ -47,11 +50,13 @@ class Trace(Link):
         delay_ms: Ms = 0.0,
         jitter_ms: Ms = 0.0,
         jitter: Distribution = "normal",
+        transport: Transport = "none",
+        rtt_ms: Ms | None = None,
         scale: Annotated[float, Gt(0), Le(1e6)] = 1.0,
         column: str | None = None,
         unit: Unit | None = None,
     ) -> None:
-        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter)
+        super().__init__(delay_ms=delay_ms, jitter_ms=jitter_ms, jitter=jitter, transport=transport, rtt_ms=rtt_ms)
         self.trace, self.scale = trace, scale
         self.column, self.unit = column, unit
         times, mbps = rates(trace, column, unit)

@@ -5,7 +5,8 @@ proxy hands it on then. Each direction is one link that all connections share, f
 clock is virtual, so that rates do not drift: a piece handed on late delays no other.
 
 What it is not: it shapes the bytes that TCP carries, so its rate counts TCP payload, without the headers of
-IP and TCP; connections open at once; and both ends see a loopback TCP, without loss or slow start.
+IP and TCP; connections open at once; and both ends see a loopback TCP, without loss or slow start. A link
+with `transport: tcp` adds headers and slow start, as the simulator does, for one connection that all share.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from splitexit.links import PACKET_BYTES, Fifo
+from splitexit.links import Fifo
 from splitexit.live.address import Address
 from splitexit.live.clock import sleep_until
 
@@ -140,9 +141,9 @@ class Direction:
             if self._ended.is_set():
                 gone.set()
                 return gone
-            now_s = self._now()
-            for start in range(0, max(1, len(content)), PACKET_BYTES):
-                part = content[start : start + PACKET_BYTES]
+            now_s, step = self._now(), self._fifo.piece_bytes
+            for start in range(0, max(1, len(content)), step):
+                part = content[start : start + step]
                 self._pieces.append(Piece(part, to, gone, *self._fifo.send(now_s, len(part))))
             self._held_bytes += len(content)
             self._changed.notify_all()
