@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from splitexit.bundle import Exit, ModelSpec, Stage
 from splitexit.calibration import Calibration, Distribution, Rpc
 from splitexit.experiment import Experiment
 from splitexit.recording import PARTS, ExitReadings, PairReadings, Part, Recording
-from splitexit.scenario import load
+from splitexit.scenario import dump, load
 
 CLASSES = 10
 
@@ -130,7 +129,7 @@ def write_scenario(folder: Path, **changes: Any) -> Path:
             place = place[parent]
         place[last] = value
     path = folder / "scenario.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    path.write_text(dump(content))
     return path
 
 

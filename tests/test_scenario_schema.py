@@ -16,11 +16,11 @@ from splitexit.scenario.signature import signature_model
 from splitexit.scenario.spec import ZOOS
 from splitexit.scenario.spec import load as load_class
 from splitexit.scenario.strict_yaml import Keys
-from splitexit.scenario.template import template
+from splitexit.scenario.template import SHOWN, template
 
 SCHEMA = json_schema()
 ZOO_FIELDS = {
-    "link": ["uplink", "downlink"],
+    "link": ["uplink", "downlink", "cloud.uplink", "cloud.downlink"],
     "arrivals": ["devices.arrivals"],
     "policy": ["devices.policy", "policies"],
 }
@@ -54,7 +54,7 @@ def test_every_default_says_where_it_comes_from(path: Keys) -> None:
     own = {"count", "seed", "devices", "edge", "utility", "accuracy", "hardware"}
     for key, value in SECTIONS[path].model_fields.items():
         if not value.is_required() and key not in own:
-            assert "Default: " in (value.description or ""), key
+            assert "Default: " in " ".join(str(value.description).split()), key
 
 
 def test_required_keys() -> None:
@@ -106,8 +106,8 @@ def test_the_template_is_a_scenario_with_every_key(tmp_path: Path) -> None:
     scenario = load(path)
     assert scenario.name == "mine"
     assert scenario.bundle == tmp_path.parent / "data/bundle"
-    for section_path, of in SECTIONS.items():
-        for key in of.model_fields:
+    for section_path in [(), ("devices",), ("devices", "energy"), ("edge",), ("utility",)]:
+        for key in SECTIONS[section_path].model_fields:
             assert re.search(rf"^{'  ' * len(section_path)}{key}:", path.read_text(), re.MULTILINE), key
 
 
@@ -126,6 +126,19 @@ def test_the_template_shows_every_member_of_every_zoo() -> None:
             assert f"{{name: {name}" in text
     for name in Scenario.model_fields:
         assert name in text
+
+
+@pytest.mark.parametrize("key", SHOWN)
+def test_the_examples_in_comments_are_sound(tmp_path: Path, key: str) -> None:
+    """As if the `#` before them had been taken out."""
+    text = template("x", "bundle")
+    assert "\n".join(f"#   {line}" for line in SHOWN[key]) in re.sub(r"^ +", "", text, flags=re.MULTILINE)
+    example = "\n".join(SHOWN[key])
+    if key == "batching":
+        example = f"edge: {{{example}}}"
+    path = tmp_path / "x.yaml"
+    path.write_text(f"bundle: bundle\nuplink: lte\ndownlink: lte\n{example}\n")
+    assert load(path)
 
 
 def test_a_name_that_yaml_would_misread_is_quoted(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ class Neurosurgeon(Policy):
     """Picks argmin over splits of device + transfer + edge time (Kang et al., ASPLOS 2017, the latency objective).
 
     It uses measured stage times rather than regressions per layer type, the device's own estimate of the
-    link, and the wait that the edge last reported as server load. With `codecs` only these are considered.
+    link, and the wait that the edge last reported as server load.
+
+    Args:
+        codecs: only these are considered; by default all that were recorded.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"link", "edge_load"})

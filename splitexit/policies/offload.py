@@ -19,6 +19,10 @@ class Offload(Policy):
     """Always runs `split` stages on the device and sends the result with `codec`.
 
     Split 0 sends the image itself: the baseline "edge only".
+
+    Args:
+        split: stages on the device before offloading; 0 sends the image.
+        codec: how it is sent; JPEG is the baseline of the field for images.
     """
 
     stateless: ClassVar[bool] = True

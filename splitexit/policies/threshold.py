@@ -19,7 +19,8 @@ class Threshold(Policy):
 
     Args:
         rule: `max_prob` or `margin` (leave when at least the threshold), `entropy` (when at most, in nats).
-        threshold: one number for every exit; `thresholds` gives each of `exits` its own.
+        threshold: one number for every exit.
+        thresholds: one for each of `exits` instead.
         exits: which exits to read on the device; default: all but the final one that lie before the split.
         split: stages on the device before offloading; default: all of it stays on the device.
         codec: how the features are sent; needed with `split`.

@@ -8,7 +8,8 @@ from typing import Any
 
 from splitexit.errors import Problem, ScenarioError
 from splitexit.scenario.scalars import shown
-from splitexit.scenario.spec import Given
+from splitexit.scenario.sections import Devices
+from splitexit.scenario.spec import Given, Spec
 from splitexit.scenario.strict_yaml import Document, Keys, Place, dotted, parse
 
 
@@ -66,7 +67,7 @@ def _put(document: Document, names: list[str], value: Any, source: Place) -> Non
         path = (*path, key)
         if not names:
             break
-        if isinstance(node, dict) and key not in node:
+        if isinstance(node, dict) and node.get(key) is None:
             node[key] = deepcopy(_inherited(document.value, path))
             document.keys[path] = source
         node[key] = node = _opened(document.value, node[key], path)
@@ -105,8 +106,14 @@ def _takes_labels(path: Keys) -> bool:
 
 
 def _inherited(root: dict[str, Any], path: Keys) -> Any:
-    """What stands where nothing was given, for a key below it: a group has it from `devices`."""
-    devices = root.get("devices")
-    if path[:1] == ("groups",) and len(path) == 3 and isinstance(devices, dict):
-        return devices.get(str(path[2]), {})
-    return {}
+    """What holds where nothing was given, for a key below it: what `devices`, the scenario or the schema say."""
+    key, section = str(path[-1]), path[0]
+    devices = root.get("devices") if section == "groups" else None
+    given = devices.get(key) if isinstance(devices, dict) else None
+    inner = len(path) == (2 if section == "devices" else 3) and section in ("devices", "groups", "access_points")
+    if inner and given is None and key in ("uplink", "downlink"):
+        given = root.get(key)
+    if inner and given is None and section != "access_points" and key in Devices.model_fields:
+        default = Devices.model_fields[key].default
+        given = default.plain() if isinstance(default, Spec) else None
+    return {} if given is None or not inner else given
