@@ -133,8 +133,10 @@ def test_against_the_reference(name: str, gaps: list[tuple[float, int]]) -> None
 
 @pytest.mark.parametrize("name", LINKS)
 @settings(max_examples=30, deadline=None)
-@given(gaps=OFFERS, size_bytes=st.integers(0, 90_000))
-def test_a_fork_and_a_look_ahead_change_nothing(name: str, gaps: list[tuple[float, int]], size_bytes: int) -> None:
+@given(gaps=OFFERS, ahead_s=st.sampled_from([0.0, 0.05, 2.0]), size_bytes=st.integers(0, 90_000))
+def test_a_fork_and_a_look_ahead_change_nothing(
+    name: str, gaps: list[tuple[float, int]], ahead_s: float, size_bytes: int
+) -> None:
     """And see what comes if nothing else does."""
     sharing, now_s = Sharing(LINKS[name].fork()), 0.0
     for gap_s, size in gaps:
@@ -142,8 +144,11 @@ def test_a_fork_and_a_look_ahead_change_nothing(name: str, gaps: list[tuple[floa
         while sharing.next_s() <= now_s:
             sharing.take()
         sharing.offer(now_s, size)
+    now_s += ahead_s
     peeked, fork = sharing.peek(now_s, size_bytes), sharing.fork()
     for one in (sharing, fork):
+        while one.next_s() <= now_s:
+            one.take()
         one.offer(now_s, size_bytes, "mine")
     rest = [deliveries(one, []) for one in (sharing, fork)]
     assert rest[0] == rest[1]

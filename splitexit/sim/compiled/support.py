@@ -74,9 +74,9 @@ def _beyond_in(experiment: Experiment, group: Group) -> Iterator[str]:
 def _no_constant(queue: Fifo | Sharing) -> str:
     if isinstance(queue, Sharing):
         return "is shared by processor sharing"
-    return "" if is_constant(queue.link) else "is no constant link without jitter"
+    return "" if is_constant(queue.link) else "is no constant link without jitter and TCP"
 
 
 def is_constant(link: Link) -> bool:
     """Whether a message holds it for a time that is proportional to its size, whenever it comes."""
-    return isinstance(link, Constant) and type(link).finish_s is Constant.finish_s and not link.jitter_ms
+    return isinstance(link, Constant) and type(link).finish_s is Constant.finish_s and link.plain
