@@ -173,6 +173,7 @@ def test_an_outage_to_the_end() -> None:
     assert sharing.take().sent_s == pytest.approx(0.7)
     assert sharing.next_s() == inf
     assert sharing.peek(5.0, 10) == (5.0, inf, inf)
+    assert sharing.peek(inf, 10) == (inf, inf, inf)
 
 
 def test_a_long_busy_period_stays_exact() -> None:

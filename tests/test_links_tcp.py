@@ -167,6 +167,8 @@ def test_an_outage_holds_the_connection() -> None:
     fifo = Fifo(Modulated(link(), [(0.05, inf, 0.0)]))
     assert fifo.fork().send(0.0, KB64) == fifo.send(0.0, KB64) == (0.0, inf, inf)
     assert fifo.send(0.5, 100) == fifo.send(9.0, 262_144) == (inf, inf, inf)
+    shared = Fifo(Modulated(link(jitter_ms=4.0), [(0.0, inf, 0.0)]))
+    assert [shared.send(1.0, KB64, sender)[1:] for sender in "aba"] == [(inf, inf)] * 3
 
 
 def test_presets_carry_it_too() -> None:

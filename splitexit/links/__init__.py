@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
+from math import inf
 from typing import Annotated, Self, get_args
 
 import numpy as np
@@ -175,7 +176,9 @@ class Fifo:
         return PACKET_BYTES if self.connections is None else SEGMENT_BYTES
 
     def peek(self, now_s: float, size_bytes: float, sender: Hashable = None) -> tuple[float, float, float]:
-        """What `send` would return, without sending."""
+        """What `send` would return, without sending; never (inf) for what is offered never."""
+        if now_s == inf:
+            return inf, inf, inf
         return self.fork().send(now_s, size_bytes, sender)
 
     def fork(self) -> Fifo:

@@ -139,8 +139,8 @@ class Connection:
     def _restart(self, now_s: float) -> None:
         idle_s, rto_s = now_s - self.sent_s, self._rtt_s + LEAST_VARIANCE_S
         if idle_s > rto_s and not self._flight:
-            halvings = min(int(idle_s / rto_s), self._window.bit_length())
-            self._window = max(INITIAL_SEGMENTS, self._window >> halvings)
+            halvings = min(idle_s / rto_s, self._window.bit_length())
+            self._window = max(INITIAL_SEGMENTS, self._window >> int(halvings))
 
     def fork(self) -> Connection:
         """Goes on from the present state on its own."""

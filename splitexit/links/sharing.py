@@ -111,7 +111,9 @@ class Sharing:
         self._next_s = self.link.fluid_s(self._at_s, left)
 
     def peek(self, now_s: float, size_bytes: float, sender: Hashable = None) -> tuple[float, float, float]:
-        """What would become of a message offered then if no other came: start, last byte sent, arrival."""
+        """What would become of a message offered then if no other came: start, last byte sent, arrival (inf: never)."""
+        if now_s == inf:
+            return inf, inf, inf
         ahead, mine = self.fork(), object()
         while ahead.next_s() <= now_s:
             ahead.take()

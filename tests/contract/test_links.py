@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ def test_peek_is_what_send_would_say(case: str, messages: Messages, size_bytes: 
     sent(fifo, messages)
     now_s = sum(gap for gap, _ in messages) + 1.0
     peeked = [fifo.peek(now_s, size) for size in (90_000, size_bytes, size_bytes)]
+    assert fifo.peek(inf, size_bytes) == (inf, inf, inf)
     assert peeked[1] == peeked[2] == fifo.send(now_s, size_bytes)
 
 
