@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,10 +55,14 @@ class Distribution:
 
     def at(self, u: float) -> float:
         """Quantile at probability u in [0, 1]."""
-        position = u * (len(self.quantiles) - 1)
-        low = min(int(position), len(self.quantiles) - 2)
-        below, above = self.quantiles[low], self.quantiles[low + 1]
-        return below + (above - below) * (position - low)
+        q = self.quantiles
+        last = len(q) - 1
+        position = u * last
+        low = int(position)
+        if low == last:
+            return q[low]
+        below = q[low]
+        return below + (q[low + 1] - below) * (position - low)
 
     def many(self, u: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """`at` for an array."""
@@ -212,8 +216,7 @@ def _pairs_from_json(entries: Any) -> dict[Pair, Distribution]:
     return {(int(e["split"]), str(e["codec"])): _distribution(e["seconds"]) for e in entries}
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(NamedTuple):
     """The seconds that one request would need for every part, on one side."""
 
     calibration: Calibration

@@ -7,9 +7,8 @@ returns an `Answer`. Nothing about a policy or a request is written a second tim
     step                         the world answers with
     Observe(readings)            an Observation holding what the policy declared (only if that is more than readings)
     Reveal()                     a Truth (simulator only)
-    RunStages(first, last)       seconds it took to run stages first+1..last
     ReadExit(exit, first, last)  (Reading, seconds), for stages first+1..last and then the head
-    Encode(split, codec)         a Payload
+    Encode(split, codec, first)  a Payload, made after stages first+1..split
     Send(...)                    a Reply, or a NoReply
 
 Steps are named tuples, and those that do not depend on the request are made once: a simulation asks for
@@ -19,7 +18,6 @@ tens of thousands a second.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from splitexit.bundle import ModelSpec
@@ -42,13 +40,6 @@ class Reveal(NamedTuple):
     """What would really happen? (for an OmniscientPolicy)"""
 
 
-class RunStages(NamedTuple):
-    """Run stages first+1..last."""
-
-    first: int
-    last: int
-
-
 class ReadExit(NamedTuple):
     """Run stages first+1..last (none where they are equal), then the head of this exit."""
 
@@ -57,18 +48,32 @@ class ReadExit(NamedTuple):
     last: int
 
 
+class RunStages(NamedTuple):
+    """Run stages first+1..last; only a server that passes features on is asked for no more than that."""
+
+    first: int
+    last: int
+
+
 class Encode(NamedTuple):
-    """Turn the present features into bytes."""
+    """Run stages first+1..split (none where they are equal), then turn the features into bytes."""
 
     split: int
     codec: str
+    first: int
 
 
 class Payload(NamedTuple):
-    """What is sent: its size, the seconds it took, the clock after that, and (live) the bytes themselves."""
+    """What is sent.
+
+    compute_s, encode_s  seconds that the stages before it and the encoding took
+    at_s                 the clock after that
+    content              the bytes themselves (live)
+    """
 
     size_bytes: int
-    seconds: float
+    compute_s: float
+    encode_s: float
     at_s: float
     content: bytes = b""
 
@@ -111,18 +116,18 @@ class NoReply(NamedTuple):
     airtime_s: float = NAN
 
 
-Step = Observe | Reveal | RunStages | ReadExit | Encode | Send
+Step = Observe | Reveal | ReadExit | Encode | Send
 
 Course = Generator[RunStages | ReadExit, "tuple[Reading, float] | None", Reading | None]
 """What `infer_behind` makes."""
 
 
-@dataclass(slots=True)
 class Answer:
-    """How a request ended; times in seconds, zero where a part did not happen."""
+    """How a request ended; times in seconds, zero where a part did not happen.
 
-    plan: Plan
-    readings: list[Reading]
+    What most requests leave alone stays with the class.
+    """
+
     answered_by: str = DEVICE
     reading: Reading | None = None
     device_compute_s: float = 0.0
@@ -136,6 +141,9 @@ class Answer:
     payload_bytes: int = 0
     shed: bool = False
     lost_reply: bool = False
+
+    def __init__(self, plan: Plan, readings: list[Reading]) -> None:
+        self.plan, self.readings = plan, readings
 
 
 class Decider:
@@ -157,14 +165,13 @@ class Decider:
         self._checked: dict[int, Plan] = {}
         stages = range(setting.spec.num_stages + 1)
         self.read_steps = [[ReadExit(e, min(k, at), at) for k in stages] for e, at in enumerate(setting.exit_stages)]
-        self.run_steps = [[RunStages(first, last) for last in stages] for first in stages]
+        self.encode_steps: dict[tuple[int, str, int], Encode] = {}
 
     def decide(self, readings: list[Reading], stage: int) -> Plan:
         """The plan of a policy that looks at nothing but readings, after `stage` stages."""
-        if not self._sees_readings:
-            observation = _NOTHING
-        else:
-            observation = Observation()
+        observation = _NOTHING
+        if self._sees_readings:
+            observation = _new(Observation)  # its __init__ takes any fields, which costs more than the decision
             observation.readings = tuple(readings)
         return self._sound(self.policy.decide(observation), stage)
 
@@ -200,6 +207,7 @@ class Decider:
 
 
 _NOTHING = Observation()
+_new = object.__new__
 
 
 def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer]:
@@ -255,10 +263,11 @@ def _offload(
     split, codec, setting = plan.split, plan.codec, decider.setting
     assert split is not None
     assert codec is not None
-    if split > stage:
-        answer.device_compute_s += yield decider.run_steps[stage][split]
-    payload: Payload = yield Encode(split, codec)
-    answer.encode_s = payload.seconds
+    key = (split, codec, stage)
+    step = decider.encode_steps.get(key) or decider.encode_steps.setdefault(key, Encode(*key))
+    payload: Payload = yield step
+    answer.device_compute_s += payload.compute_s
+    answer.encode_s = payload.encode_s
     timeout_s = deadline_at_s - payload.at_s
     if not answer.readings:
         timeout_s -= setting.fallback_s[split]
@@ -303,16 +312,19 @@ def infer_behind(
         The reading that answers, or None: the features behind stage `until` go on to the next tier.
     """
     stage = split
-    for check in checks if until < spec.num_stages else (*checks, ExitCheck(spec.final_exit)):
+    for check in checks:
         at = spec.exit_stages[check.exit]
-        if at <= split or at > until:
-            continue
-        said = yield ReadExit(check.exit, stage, at)
+        if split < at <= until:
+            said = yield ReadExit(check.exit, stage, at)
+            assert said is not None
+            stage = at
+            readings.append(said[0])
+            if check.exit == spec.final_exit or fires(check, readings):
+                return said[0]
+    if until == spec.num_stages:
+        said = yield ReadExit(spec.final_exit, stage, until)
         assert said is not None
-        reading, stage = said[0], at
-        readings.append(reading)
-        if check.exit == spec.final_exit or fires(check, readings):
-            return reading
+        return said[0]
     if until > stage:
         yield RunStages(stage, until)
     return None

@@ -113,17 +113,19 @@ class Part:
 
     def edge_readings(self, split: int, codec: str, exit_: int) -> list[Reading]:
         """The edge's readings of one exit behind `split` on decoded features; raises ArtifactError if not recorded."""
+        key = (split, codec, exit_)
+        if key in self._readings:
+            return self._readings[key]
         pair = self.pair(split, codec)
         if pair.lossless:
-            return self.readings(exit_)
+            self._readings[key] = self.readings(exit_)
+            return self._readings[key]
         if exit_ not in pair.exits:
             raise ArtifactError(
                 f"exit {exit_} on the edge was not recorded for {codec}@{split} (recorded: {sorted(pair.exits)}); "
                 f"add it with `splitexit record BUNDLE --pair {codec}@{split} --edge-exits all`"
             )
-        key = (split, codec, exit_)
-        if key not in self._readings:
-            self._readings[key] = pair.exits[exit_].readings(exit_)
+        self._readings[key] = pair.exits[exit_].readings(exit_)
         return self._readings[key]
 
 

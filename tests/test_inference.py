@@ -19,7 +19,6 @@ from splitexit.inference import (
     Payload,
     ReadExit,
     Reply,
-    RunStages,
     Send,
     infer,
     infer_on_edge,
@@ -80,13 +79,11 @@ def drive(
             match step:
                 case Observe():
                     value = Observation(readings=step.readings, queue_length=0)
-                case RunStages():
-                    value = 0.010 * (step.last - step.first)
                 case ReadExit():
                     sureness = 0.99 if step.exit in sure else 0.3 + 0.1 * step.exit
                     value = Reading(step.exit, step.exit, sureness, 1, 0), 0.010 * (step.last - step.first) + 0.001
                 case Encode():
-                    value = Payload(500, 0.002, now_s)
+                    value = Payload(500, 0.010 * (step.split - step.first), 0.002, now_s)
                 case Send():
                     value = reply
     except StopIteration as done:

@@ -28,7 +28,6 @@ from splitexit.inference import (
     ReadExit,
     Reply,
     Request,
-    RunStages,
     Send,
     Step,
     complete,
@@ -149,18 +148,17 @@ class DeviceRuntime:
 
     def _answer(self, task: Task, step: Step) -> Any:
         match step:
-            case RunStages(first, last):
-                return self._run(task, first, last)
             case ReadExit(exit_, first, last):
                 before_s = self._run(task, first, last) if last > first else 0.0
                 read, seconds = self._cpu.run(partial(self._model.read, task.features, exit_), task.times.exits[exit_])
                 return read, before_s + seconds
-            case Encode(split, codec):
+            case Encode(split, codec, first):
+                compute_s = self._run(task, first, split) if split > first else 0.0
                 pair = (split, codec)
                 content, seconds = self._cpu.run(
                     partial(self._model.codecs[pair].encode, task.features), task.times.encode_s(pair)
                 )
-                return Payload(len(content), seconds, self._cpu.now_s, content)
+                return Payload(len(content), compute_s, seconds, self._cpu.now_s, content)
             case Observe(readings):
                 self._cpu.reach()
                 now_s = self._cpu.now_s

@@ -60,7 +60,7 @@ class BatchServer(Server):
 
     def _dispatch(self) -> None:
         """Starts what can start now, and sets an alarm for when the oldest job has waited enough."""
-        now_s = self._calendar.now
+        now_s = self._env._now
         while self._idle and self.present > len(self._running):
             oldest = self._waiting[0]
             jobs = self._company(oldest.split, now_s)

@@ -46,10 +46,10 @@ class Device:
         pipeline: bool,
         sink: Callable[[Completion], None],
     ) -> None:
-        self._calendar, self._part, self._times = calendar, part, times
+        self._calendar, self._env, self._part, self._times = calendar, calendar.env, part, times
         self._workload, self._decider, self._pipeline, self._sink = workload, decider, pipeline, sink
         self.sense = Sense(decider.setting.link, decider.policy.reads) if decider.watches else None
-        self._next = 0
+        self._next, self._count = 0, len(workload)
         self._free_s = 0.0
         self._busy = self._waking = False
         self._resumed: deque[Task] = deque()
@@ -64,10 +64,16 @@ class Device:
             task.clock_s = task.busy_since_s = max(task.clock_s, self._free_s)
             self._compute(task)
             return
-        arrival_s = self._workload.next_arrival_s(self._next, self._loop_s)
-        if arrival_s is None:
+        if self._next == self._count:
             return
-        if arrival_s <= self._calendar.now:
+        arrivals_s = self._workload.arrival_s
+        if arrivals_s is not None:
+            arrival_s = arrivals_s[self._next]
+        elif (next_s := self._workload.next_arrival_s(self._next, self._loop_s)) is None:
+            return
+        else:
+            arrival_s = next_s
+        if arrival_s <= self._env._now:
             self._begin(arrival_s)
         elif not self._waking:
             self._waking = True
@@ -96,7 +102,7 @@ class Device:
         try:
             while (kind := type(step)) is not Send:
                 if kind is Observe or kind is Reveal:
-                    if task.clock_s > self._calendar.now:  # the policy must see the world as it is then
+                    if task.clock_s > self._env._now:  # the policy must see the world as it is then
                         task.step = step
                         self._calendar.put(task.clock_s, task, self._on_reached)
                         return
@@ -131,7 +137,7 @@ class Device:
 
     def heard(self, task: Task, result: Reply | NoReply) -> None:
         """The wait for the edge is over: the request ends, or needs the CPU for its fallback."""
-        task.clock_s = now_s = self._calendar.now
+        task.clock_s = now_s = self._env._now
         try:
             task.step = task.steps.send(result)
             self._resumed.append(task)

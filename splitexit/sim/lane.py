@@ -31,21 +31,21 @@ class FifoLane:
         shared: whether several do, each over a connection of its own.
     """
 
-    __slots__ = ("_calendar", "_fifo", "_radio", "_shared", "delay_s")
+    __slots__ = ("_calendar", "_env", "_fifo", "_radio", "_shared", "delay_s")
 
     def __init__(self, calendar: Calendar, fifo: Fifo, *, radio: bool = False, shared: bool = False) -> None:
         self._calendar, self._fifo, self._radio, self._shared = calendar, fifo, radio, shared
+        self._env = calendar.env
         self.delay_s = fifo.link.delay_s
 
     def carry(self, size_bytes: int, job: Job, handlers: Handlers, extra_s: float = 0.0) -> None:
         """Takes a message from now on; `handlers` get the job `extra_s` after it has arrived."""
-        calendar = self._calendar
         sender = job.task.request.device if self._shared else None
-        start_s, sent_s, arrive_s = self._fifo.send(calendar.now, size_bytes, sender)
+        start_s, sent_s, arrive_s = self._fifo.send(self._env._now, size_bytes, sender)
         if self._radio:
             job.airtime_s = sent_s - start_s
         if arrive_s < FOREVER:
-            calendar.put(arrive_s + extra_s, job, handlers)
+            self._calendar.put(arrive_s + extra_s, job, handlers)
 
     def peek(self, now_s: float, size_bytes: int, sender: int) -> float:
         """When a message that is offered then would arrive, as things stand."""
@@ -56,14 +56,14 @@ class SharedLane:
     """Processor sharing among the devices of an access point. Args as above."""
 
     def __init__(self, calendar: Calendar, sharing: Sharing, *, radio: bool = False) -> None:
-        self._calendar, self._sharing, self._radio = calendar, sharing, radio
+        self._calendar, self._env, self._sharing, self._radio = calendar, calendar.env, sharing, radio
         self.delay_s = sharing.link.delay_s
         self._alarm_s = FOREVER
         self._on_alarm = (self._ring,)
 
     def carry(self, size_bytes: int, job: Job, handlers: Handlers, extra_s: float = 0.0) -> None:
         """Takes a message from now on; `handlers` get the job `extra_s` after it has arrived."""
-        now_s = self._calendar.now
+        now_s = self._env._now
         self._deliver(now_s)
         self._sharing.offer(now_s, size_bytes, (job, handlers, extra_s), job.task.request.device)
         self._arm()
@@ -76,7 +76,7 @@ class SharedLane:
             self._calendar.put(due_s, Event(), self._on_alarm)
 
     def _ring(self, _: Event) -> None:
-        now_s = self._calendar.now
+        now_s = self._env._now
         if now_s == self._alarm_s:  # otherwise an earlier alarm has taken this one's place
             self._alarm_s = FOREVER
             self._deliver(now_s)

@@ -26,7 +26,7 @@ class Server:
     """
 
     def __init__(self, calendar: Calendar, tier: Tier, workers: int, room: int | None) -> None:
-        self._calendar, self._tier, self._idle, self._room = calendar, tier, workers, room
+        self._calendar, self._env, self._tier, self._idle, self._room = calendar, calendar.env, tier, workers, room
         self._waiting: deque[Job] = deque()
         self._running: dict[Job, float] = {}
         self._on_done = (self._done,)
@@ -35,7 +35,7 @@ class Server:
     @property
     def present(self) -> int:
         """Jobs waiting or running; those that nobody waits for any more leave the head of the queue."""
-        waiting, now_s = self._waiting, self._calendar.now
+        waiting, now_s = self._waiting, self._env._now
         while waiting and waiting[0].give_up_s <= now_s:
             waiting.popleft()
         return len(waiting) + len(self._running)
@@ -51,7 +51,7 @@ class Server:
 
     def _start(self, job: Job) -> None:
         self._idle -= 1
-        now_s = self._calendar.now
+        now_s = self._env._now
         job.wait_s += now_s - job.arrive_s
         self._running[job] = done_s = job.compute(self._tier, now_s)
         self._calendar.put(done_s, job, self._on_done)
@@ -60,9 +60,12 @@ class Server:
         if self._running.pop(job, None) is None:
             return  # it was lost when the server failed
         self._idle += 1
-        job.queue_length = present = self.present
-        if present > len(self._running):
-            self._start(self._waiting.popleft())
+        if self._waiting:
+            job.queue_length = self.present
+            if self._waiting:
+                self._start(self._waiting.popleft())
+        else:
+            job.queue_length = len(self._running)
         self._tier.done(job)
 
     def fail(self) -> list[Job]:

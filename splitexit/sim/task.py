@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 from splitexit.calibration import Times
-from splitexit.inference import Answer, Encode, Payload, ReadExit, Request, RunStages, Step
+from splitexit.inference import Answer, Encode, Payload, ReadExit, Request, Step
 from splitexit.recording import Part
 from splitexit.sim.calendar import Event
 
@@ -62,11 +62,10 @@ class Task(Event):
                 seconds += self.times.run_s(first, last)
             self.clock_s += seconds
             return self.part.readings(exit_)[self.position], seconds
-        if kind is Encode:
-            seconds = self.times.encode_s(step)
-            self.clock_s += seconds
-            return Payload(self.part.payload_sizes(*step)[self.position], seconds, self.clock_s)
-        assert kind is RunStages, f"no CPU can answer {step}"
-        seconds = self.times.run_s(*step)
+        assert kind is Encode, f"no CPU can answer {step}"
+        split, codec, first = step
+        seconds = self.times.run_s(first, split) if split > first else 0.0
+        encode_s = self.times.encode_s((split, codec))
         self.clock_s += seconds
-        return seconds
+        self.clock_s += encode_s
+        return Payload(self.part.payload_sizes(split, codec)[self.position], seconds, encode_s, self.clock_s)

@@ -49,7 +49,7 @@ class Tier:
     """
 
     def __init__(self, calendar: Calendar, spec: ModelSpec, name: str, until: int, balancer: str) -> None:
-        self._calendar, self.spec, self.name, self.until = calendar, spec, name, until
+        self._env, self.spec, self.name, self.until = calendar.env, spec, name, until
         self.servers: list[Server] = []
         self.onward: Onward | None = None
         self.back: tuple[Lane, int] | None = None
@@ -65,7 +65,7 @@ class Tier:
 
     def arrive(self, job: Job) -> None:
         """A payload is here."""
-        job.arrive_s = now_s = self._calendar.now
+        job.arrive_s = now_s = self._env._now
         if job.give_up_s <= now_s:
             return  # refused on sight: nobody waits any more
         servers = self.servers
@@ -118,8 +118,11 @@ class Tier:
         """A server is through with a job: it is answered, goes on to the next tier, or was stopped."""
         if job.reading is not None:
             job.answered_by = self.name
-            self._answer(job)
-        elif self.onward is not None and job.give_up_s > self._calendar.now:
+            if self.back is None:
+                job.home.reply_leaves(job)
+            else:
+                self._answer(job)
+        elif self.onward is not None and job.give_up_s > self._env._now:
             self._forward(job, self.onward)
 
     def _answer(self, job: Job) -> None:

@@ -17,6 +17,9 @@ from splitexit.sim.tier import Tier
 
 Heard = Callable[[Task, Reply | NoReply], None]
 
+UNSEEN = EdgeLoad(0, 0.0)
+"""Stands for the edge's load where no policy looks at it."""
+
 
 class Transport:
     """One device's uplink, downlink and patience.
@@ -40,7 +43,13 @@ class Transport:
         sense: Sense | None,
         heard: Heard,
     ) -> None:
-        self._calendar, self.edge, self.uplink, self.downlink = calendar, edge, uplink, downlink
+        self._calendar, self._env, self.edge, self.uplink, self.downlink = (
+            calendar,
+            calendar.env,
+            edge,
+            uplink,
+            downlink,
+        )
         self._times, self.rpc, self._sense, self._heard = times, rpc, sense, heard
         # Waiting ends for most requests long before their time is up, so one alarm serves all of them.
         self._due: list[tuple[float, int, Job]] = []
@@ -66,10 +75,10 @@ class Transport:
 
     def reset(self, job: Job) -> None:
         """The connection breaks at the far end."""
-        self._calendar.put(self._calendar.now + self.downlink.delay_s, job, self._on_reset)
+        self._calendar.put(self._env._now + self.downlink.delay_s, job, self._on_reset)
 
     def _replied(self, job: Job) -> None:
-        now_s = self._calendar.now
+        now_s = self._env._now
         if not job.awaited or now_s >= job.give_up_s:
             return  # too late
         job.awaited = False
@@ -77,22 +86,24 @@ class Transport:
         if job.reading is None:
             self._fail(job, NoReply(elapsed_s, job.shed, job.airtime_s))
             return
-        reply = self.reply(job, elapsed_s)
-        if self._sense is not None:
-            self._sense.replied(job.task.request.number, job.size_bytes, reply.network_s, reply.load)
+        if self._sense is None:
+            self._heard(job.task, self.reply(job, elapsed_s, UNSEEN))
+            return
+        load = EdgeLoad(job.queue_length, job.wait_s)
+        reply = self.reply(job, elapsed_s, load)
+        self._sense.replied(job.task.request.number, job.size_bytes, reply.network_s, load)
         self._heard(job.task, reply)
 
     @staticmethod
-    def reply(job: Job, elapsed_s: float) -> Reply:
+    def reply(job: Job, elapsed_s: float, load: EdgeLoad) -> Reply:
         """A computed job as the device sees it, `elapsed_s` after sending."""
         assert job.reading is not None
         wait_s, compute_s = job.wait_s, job.compute_s
-        load = EdgeLoad(job.queue_length, wait_s)
         network_s = elapsed_s - wait_s - compute_s
         return Reply(job.reading, network_s, wait_s, compute_s, load, job.answered_by, job.airtime_s)
 
     def _was_reset(self, job: Job) -> None:
-        if job.awaited and job.give_up_s > self._calendar.now:
+        if job.awaited and job.give_up_s > self._env._now:
             self._give_up(job)
 
     def _expect(self, job: Job) -> None:
@@ -107,7 +118,7 @@ class Transport:
 
     def _ring(self, _: Event) -> None:
         """Time is up for the first of those expected, unless an earlier alarm took this one's place."""
-        now_s, due = self._calendar.now, self._due
+        now_s, due = self._env._now, self._due
         if now_s < self._alarm_s:
             return
         late = []
@@ -120,7 +131,7 @@ class Transport:
 
     def _give_up(self, job: Job) -> None:
         job.awaited = False
-        self._fail(job, NoReply(self._calendar.now - job.sent_s, False, job.airtime_s))
+        self._fail(job, NoReply(self._env._now - job.sent_s, False, job.airtime_s))
 
     def _fail(self, job: Job, result: NoReply) -> None:
         if self._sense is not None:

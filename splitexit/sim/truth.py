@@ -13,7 +13,7 @@ from splitexit.inference import Answer, Decider, NoReply, Reply, Send, infer
 from splitexit.policies import Policy
 from splitexit.sim.job import Job
 from splitexit.sim.task import Task
-from splitexit.sim.transport import Transport
+from splitexit.sim.transport import UNSEEN, Transport
 
 
 class _Given(Policy):
@@ -64,7 +64,7 @@ class LookAhead:
             task.clock_s = job.give_up_s
             return NoReply(send.timeout_s)
         task.clock_s = back_s
-        return transport.reply(job, back_s - sent_s)
+        return transport.reply(job, back_s - sent_s, UNSEEN)
 
     def _back_s(self, job: Job, arrive_s: float) -> float:
         """When the reply would be here; job.reading is None where there would be none."""

@@ -94,13 +94,14 @@ class _Drive:
         if type(step) is Send:
             self.send = step
             return self._reply(step) if self._replied else NoReply(step.timeout_s)
-        (self.steps if self.send is None else self.behind).append(step)
+        steps = self.steps if self.send is None else self.behind
+        if type(step) is Encode and step.split > step.first:
+            steps.append(RunStages(step.first, step.split))  # computing, and a column of its own
+        steps.append(step)
         if type(step) is ReadExit:
             return self._part.readings(step.exit)[self._position], 0.0
-        if type(step) is Encode:
-            return Payload(self._part.payload_sizes(*step)[self._position], 0.0, -LONG_S)
-        assert type(step) is RunStages, f"no recording can answer {step}"
-        return 0.0
+        assert type(step) is Encode, f"no recording can answer {step}"
+        return Payload(self._part.payload_sizes(step.split, step.codec)[self._position], 0.0, 0.0, -LONG_S)
 
     def _reply(self, send: Send) -> Reply:
         steps, value = infer_on_edge(self._spec, send.split, send.edge_exits), None
