@@ -1,8 +1,9 @@
 """Links: when the bytes offered to a link have gone through it.
 
-The interface, the one discipline, then the menu. One file and one line in the table add a link.
+The interface, the usual discipline, then the menu. One file and one line in the table add a link.
 
-A link is its *capacity*: how long a message holds it. The *discipline* decides who holds it when: `Fifo`.
+A link is its *capacity*: how long a message holds it. The *discipline* decides who holds it when: `Fifo`, or
+`Sharing` (sharing.py) of one link among many. Events change a link's capacity from outside: `Modulated` (modulated.py).
 Propagation is separate and holds nothing: a message arrives `delay_s` after its last byte was sent, and
 the next one may follow that byte at once; where the delay varies, nothing overtakes. Rates count the bytes
 that the link is handed, headers included.
