@@ -86,6 +86,14 @@ def compare(
     _run(experiment, labels, seeds, out, csv, json, plot, precision, max_seeds)
 
 
+def chosen(experiment: Experiment, policy: str | None, policies: str | None) -> list[str]:
+    """The labels of --policy or --policies, else the scenario's own; raises InputError for one that is unknown."""
+    labels = [policy or experiment.scenario.policy_label] if policies is None else _labels(policies)
+    for label in labels:
+        experiment.scenario.policy(label)
+    return labels
+
+
 def _labels(text: str) -> list[str]:
     from splitexit.errors import UsageError
 
@@ -196,9 +204,11 @@ def _show(comparison: Comparison, document: dict[str, object], folder: Path, jso
     print(folder)
 
 
-def headline(experiment: Experiment, seeds: str) -> str:
-    """What ran, in a line."""
-    fleet = ", ".join(f"{group.count} x {group.config.hardware}" for group in experiment.groups)
+def headline(experiment: Experiment, seeds: str, devices: bool = True) -> str:
+    """What ran, in a line; without the number of devices where that is what was looked for."""
+    counts = [f"{group.count} x " if devices else "" for group in experiment.groups]
+    hardware = [group.config.hardware for group in experiment.groups]
+    fleet = ", ".join(map("".join, zip(counts, hardware, strict=True)))
     scenario = experiment.scenario
     warmup = f", first {scenario.warmup_s:g} s left out" if scenario.warmup_s else ""
     return f"{scenario.name}: {fleet}, {scenario.requests} requests each, seeds {seeds}{warmup}"

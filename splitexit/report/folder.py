@@ -5,6 +5,8 @@ manifest.json      command, seeds, versions, digests, host, rows_sha256
 requests.parquet   one row per request (splitexit.results.Completion), with policy and seed
 requests.csv       the same, where asked for
 summary.json       the document that --json prints
+
+Where many points were run, points.parquet and points.csv hold one line for each instead of the requests.
 """
 
 from __future__ import annotations
@@ -45,7 +47,26 @@ def write(
     folder: Path, experiment: Experiment, rows: pa.Table, summary: Mapping[str, Any], seeds: list[int], csv: bool
 ) -> dict[str, Any]:
     """Writes the files listed above and returns the manifest."""
-    manifest = {
+    made = manifest(experiment, seeds) | {"rows": len(rows), "rows_sha256": rows_sha256(rows)}
+    pq.write_table(rows, folder / "requests.parquet", compression="zstd")
+    if csv:
+        pyarrow.csv.write_csv(rows, folder / "requests.csv")
+    _write_documents(folder, experiment, made, summary)
+    return made
+
+
+def write_points(
+    folder: Path, experiment: Experiment, points: pa.Table, summary: Mapping[str, Any], seeds: list[int]
+) -> None:
+    """The folder of a run of many points: one line for each instead of one for each request."""
+    pq.write_table(points, folder / "points.parquet", compression="zstd")
+    pyarrow.csv.write_csv(points, folder / "points.csv")
+    _write_documents(folder, experiment, manifest(experiment, seeds) | {"points": len(points)}, summary)
+
+
+def manifest(experiment: Experiment, seeds: list[int]) -> dict[str, Any]:
+    """What ran, on what, made of what."""
+    return {
         "command": ["splitexit", *sys.argv[1:]],
         "made": datetime.now().astimezone().isoformat(timespec="seconds"),
         "scenario_sha256": experiment.scenario.digest(),
@@ -53,16 +74,13 @@ def write(
         "versions": versions(),
         "digests": {"recording": dict(experiment.recording.made), "weights": experiment.spec.weights_sha256},
         "host": {"platform": platform.platform(), "python": platform.python_version()},
-        "rows": len(rows),
-        "rows_sha256": rows_sha256(rows),
     }
+
+
+def _write_documents(folder: Path, experiment: Experiment, made: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
     (folder / "config.yaml").write_text(dump(experiment.scenario.resolved()), encoding="utf-8")
-    pq.write_table(rows, folder / "requests.parquet", compression="zstd")
-    if csv:
-        pyarrow.csv.write_csv(rows, folder / "requests.csv")
-    _write_json(folder / "manifest.json", manifest)
+    _write_json(folder / "manifest.json", made)
     _write_json(folder / "summary.json", summary)
-    return manifest
 
 
 def to_json(content: Mapping[str, Any]) -> str:
