@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,6 +99,54 @@ def test_the_devices_own_policy_is_looked_at(folder: Path) -> None:
     path = write_scenario(folder, devices__policy={"name": "offload", "split": 9, "codec": "raw"})
     (line,) = lines(check(path), folder)
     assert ": devices.policy: split 9: the model has splits 0..2" in line
+
+
+PHONES = {"phones": {"hardware": "pixel-2-xl"}}
+
+
+def test_what_fits_no_group_or_only_some_is_one_line(folder: Path) -> None:
+    odd = {"odd": {"policy": {"name": "offload", "split": 9, "codec": "raw"}}}
+    found = lines(check(write_scenario(folder, groups=PHONES | odd)), folder)
+    assert found == [
+        f"scenario.yaml:{found[0].split(':')[1]}:7: groups.odd.policy: split 9: the model has splits 0..2",
+    ]
+
+
+def test_a_label_that_fits_no_group_says_which(folder: Path) -> None:
+    far = {"far": {"name": "offload", "split": 9, "codec": "raw"}}
+    (line,) = lines(check(write_scenario(folder, groups=PHONES, policies=far)), folder)
+    assert line.endswith(": policies.far: of the group 'phones': split 9: the model has splits 0..2")
+
+
+def test_all_devices_are_counted(folder: Path) -> None:
+    (line,) = lines(check(write_scenario(folder, groups=PHONES | {"more": {"count": 4}})), folder)
+    assert line == "scenario.yaml: fine: 7 policies, 5 x 300 requests, synthetic with 3 stages and 3 exits"
+
+
+ETHERNET = {"uplink": {"name": "ethernet"}, "downlink": {"name": "ethernet"}}
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        (3, "found 3; expected 1 to 2: the model has 3 stages"),
+        (
+            1,
+            "the edge passes raw@1 on, which was not recorded and calibrated; run `splitexit record --pair raw@1`",
+        ),
+    ],
+)
+def test_the_split_of_the_cloud_must_fit_the_bundle(folder: Path, split: int, expected: str) -> None:
+    (line,) = lines(check(write_scenario(folder, cloud={"split": split, **ETHERNET})), folder)
+    assert re.fullmatch(r"scenario.yaml:\d+:10: cloud.split: .*", line)
+    assert f": {expected}" in line
+
+
+def test_links_under_events_must_be_functions_of_time(folder: Path) -> None:
+    link = {"name": "token-bucket", "mbps": 1, "depth_kb": 1}
+    path = write_scenario(folder, uplink=link, events=[{"kind": "outage", "at_s": 1}])
+    (line,) = lines(check(path), folder)
+    assert re.match(r"scenario.yaml:\d+:3: events.0: token-bucket: its capacity depends on what is sent", line)
 
 
 def test_policies_that_nobody_named_need_not_fit(folder: Path) -> None:

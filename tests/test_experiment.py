@@ -265,7 +265,7 @@ def test_the_cloud_has_times_and_links_of_its_own(tmp_path: Path) -> None:
     assert experiment.cloud_calibration.machine["name"] == "workstation-gpu"
     assert experiment.cloud_uplink(0).send(0.0, 12_500_000)[1] == 1.0
     assert experiment.cloud_downlink(0).send(0.0, 12_500_000)[1] == 1.0
-    assert experiment.cloud_times(0, 1).at(3).stages != experiment.cloud_times(0, 0).at(3).rpc_s
+    assert experiment.cloud_times(0, 1).at(3).codec_u != experiment.cloud_times(0, 0).at(3).codec_u
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,40 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(below for key, item in items for below in paths(item, (*path, key)))]
 
 
-PATHS = [path for path in paths(SCENARIO) if path]
-WORDS = st.sampled_from(
-    ["local", "name", "threshold", "codec", "split", "constant", "trace", "mahimahi", "host", "offload", "jpeg:q=1"]
-)
+LARGE: dict[str, Any] = SCENARIO | {
+    "devices": SCENARIO["devices"] | {"access_point": "cell", "energy": {"compute_w": 3, "idle_w": 2, "radio": "lte"}},
+    "groups": {"a": {"count": 2}, "b": {"uplink": {"name": "lte"}, "policy": "offload", "retries": 1}},
+    "access_points": {"cell": {"count": 2, "sharing": "processor"}},
+    "edge": {"servers": 2, "balancer": "least-loaded", "queue": 3, "batching": {"max_size": 4, "max_wait_ms": 2}},
+    "cloud": {"split": 1, "uplink": {"name": "ethernet"}, "downlink": {"name": "ethernet"}},
+    "warmup_s": 1,
+    "events": [
+        {"kind": "edge-down", "at_s": 1, "for_s": 2, "server": 1},
+        {"kind": "outage", "at_s": 3, "on": "cell", "direction": "up"},
+        {"kind": "bandwidth", "at_s": 4, "for_s": 1, "factor": 0.5},
+        {"kind": "leave", "at_s": 5, "share": 0.5, "on": "a"},
+        {"kind": "burst", "at_s": 6, "for_s": 1, "factor": 3},
+    ],
+}
+"""With every section that a scenario can have."""
+
+PATHS = [path for path in paths(LARGE) if path]
+NAMES = [
+    "local",
+    "threshold",
+    "constant",
+    "trace",
+    "mahimahi",
+    "host",
+    "offload",
+    "jpeg:q=1",
+    "outage",
+    "burst",
+    "closed",
+]
+LABELS = ["a", "b", "cell", "devices", "own"]
+KEYS = ["name", "codec", "split", "kind", "on", "count", "uplink", "access_point", "max_size"]
+WORDS = st.sampled_from([*NAMES, *LABELS, *KEYS])
 SCALARS = (
     st.none()
     | st.booleans()
@@ -52,11 +82,12 @@ VALUES = st.recursive(
 @st.composite
 def damaged(draw: st.DrawFn) -> str:
     """A good scenario with some values replaced, taken out or added, and perhaps some characters changed."""
-    content = copy.deepcopy(SCENARIO)
+    content = copy.deepcopy(LARGE)
     for path in draw(st.lists(st.sampled_from(PATHS), min_size=1, max_size=3)):
         node: Any = content
         for key in path[:-1]:
-            node = node.get(key) if isinstance(node, dict) else None
+            known = isinstance(node, dict) or (isinstance(node, list) and isinstance(key, int) and key < len(node))
+            node = (node.get(key) if isinstance(node, dict) else node[key]) if known else None
         if isinstance(node, dict):
             key = draw(st.just(path[-1]) | WORDS)
             node.pop(key, None)
@@ -107,7 +138,7 @@ def test_promise_9_a_damaged_scenario_is_a_scenario_or_problems(folder: Path, te
     st.lists(
         st.builds(
             "{}{}{}".format,
-            st.sampled_from([".".join(path) for path in PATHS]) | st.text(max_size=9),
+            st.sampled_from([".".join(map(str, path)) for path in PATHS]) | st.text(max_size=9),
             st.sampled_from(["=", ".x=", ".0=", ""]),
             VALUES.map(lambda value: dump(value, flow=True).strip()) | st.text(max_size=9),
         ),
@@ -118,5 +149,11 @@ def test_promise_9_a_damaged_scenario_is_a_scenario_or_problems(folder: Path, te
 @settings(max_examples=ROUNDS // 2, deadline=1000, suppress_health_check=list(HealthCheck))
 def test_any_override_makes_a_scenario_or_problems(folder: Path, overrides: list[str]) -> None:
     path = folder / "scenario.yaml"
-    path.write_text(dump(SCENARIO), encoding="utf-8")
+    path.write_text(dump(LARGE), encoding="utf-8")
     check(path, overrides)
+
+
+def test_nothing_is_wrong_with_what_is_damaged(folder: Path) -> None:
+    path = folder / "scenario.yaml"
+    path.write_text(dump(LARGE), encoding="utf-8")
+    assert isinstance(load(path), Scenario)

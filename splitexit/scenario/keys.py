@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from splitexit.scenario.scalars import dump
@@ -98,7 +98,7 @@ def _value(schema: Schema) -> str:
         return ", ".join(f"`{choice}`" for choice in schema.get("enum", [schema.get("const")]))
     if "$ref" in schema:
         return "a mapping"
-    return _NAMES.get(schema.get("type", ""), lambda _: "a value")(schema)
+    return _NAMES[schema["type"]](schema)
 
 
 def _zoo(schema: Schema) -> str:
@@ -123,26 +123,32 @@ def _plain(limit: float) -> str:
 
 def _items(schema: Schema) -> str:
     items = schema.get("items", {})
+    if "type" not in items:
+        return "a list of mappings"
     of = _value(items)
     for one, several in (("a whole number", "whole numbers"), ("a number", "numbers")):
         of = of.replace(one, several)
-    return f"a list of {of}" if items.get("type") else "a list of mappings"
+    return f"a list of {of}"
 
 
 def _labels(schema: Schema) -> str:
-    of = _value(schema.get("additionalProperties", {}))
-    return f"a mapping of labels to {of}" if of.startswith("[") else "a mapping of labels to mappings"
+    of = _value(schema["additionalProperties"])
+    return f"a mapping of labels to {'mappings' if of == 'a mapping' else of}"
 
 
 def _string(schema: Schema) -> str:
     return "a path" if schema.get("format") == "path" else "text"
 
 
-_NAMES = {
+def _flag(schema: Schema) -> str:
+    return "`true` or `false`"
+
+
+_NAMES: dict[str, Callable[[Schema], str]] = {
     "integer": _number,
     "number": _number,
     "string": _string,
-    "boolean": lambda _: "`true` or `false`",
+    "boolean": _flag,
     "array": _items,
     "object": _labels,
 }
