@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import scenario
+from benchmarks import devices, scenario
 from benchmarks.contestants import CONTESTANTS, REFERENCE, Contestant
 from benchmarks.race import TOLERANCE_S, Disagreement, Found, race
 
@@ -64,9 +64,16 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often everyone is timed")
     parser.add_argument("--no-peers", action="store_true", help="only splitexit and plain SimPy; installs nothing")
     parser.add_argument("--only", metavar="NAME,NAME", help="only these, and plain SimPy to compare with")
+    parser.add_argument(
+        "--devices", type=int, nargs="?", const=10_000, metavar="N", help="what N devices on N/100 cells cost instead"
+    )
     parser.add_argument("--yafs", type=Path, metavar="FOLDER", help="a checkout of github.com/acsicuib/YAFS")
     given = parser.parse_args(arguments)
     requests, rounds = (20_000, 3) if given.quick else (100_000, 5)
+    if given.devices is not None:
+        requests, rounds = 10 * requests, 2
+        if given.devices < 1 or given.devices % devices.PER_CELL:
+            parser.error(f"--devices {given.devices}: expected a multiple of {devices.PER_CELL}")
     given.requests = requests if given.requests is None else given.requests
     given.rounds = rounds if given.rounds is None else given.rounds
     if given.requests < 1 or given.rounds < 1:
@@ -85,18 +92,26 @@ def taking_part(given: argparse.Namespace) -> list[Contestant]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the table, or one JSON document; 1 where a contestant simulated something else."""
+    """Prints a table, or one JSON document; 1 where a contestant simulated something else."""
     given = options(arguments)
-    contestants = taking_part(given)
+    if given.devices is not None:
+        cost = devices.measure(given.devices, given.requests, given.rounds)
+        show(given, "devices", cost, devices.table(cost))
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         try:
-            found = race(contestants, scenario.arrivals, given.requests, given.rounds, Path(folder), given.yafs)
+            found = race(taking_part(given), scenario.arrivals, given.requests, given.rounds, Path(folder), given.yafs)
         except Disagreement as error:
             print(f"benchmarks: {error}", file=sys.stderr)
             return 1
-    document = {"benchmark": "simulator", "machine": machine(), **vars(found)}
-    print(json.dumps(document, indent=2) if given.json else table(found))
+    show(given, "simulator", vars(found), table(found))
     return 0
+
+
+def show(given: argparse.Namespace, benchmark: str, found: dict[str, Any], text: str) -> None:
+    """As the command line asked."""
+    document = {"benchmark": benchmark, "machine": machine(), **found}
+    print(json.dumps(document, indent=2) if given.json else text)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 # Contestants of other packages run without splitexit installed.
@@ -21,20 +23,27 @@ import numpy as np
 
 
 def main(name: str, given: str, out: str) -> None:
-    """Answers until standard input ends."""
+    """Answers until standard input ends; what the contestant itself prints goes to standard error."""
+    answers = sys.stdout
+    with redirect_stdout(sys.stderr):
+        for answer in _runs(name, given, out):
+            print(json.dumps(answer), file=answers, flush=True)
+
+
+def _runs(name: str, given: str, out: str) -> Iterator[dict[str, float]]:
     module = importlib.import_module(f"benchmarks.contestants.{name}")
     arrivals: list[float] = np.load(given).tolist()
     result = module.run(arrivals)
     responses = getattr(module, "responses", lambda result, arrivals: result)
     np.save(out, np.asarray(responses(result, arrivals)))
     del result
-    say({"ready": True})
+    yield {}
     for _ in sys.stdin:
         gc.collect()
         start = time.process_time()
         module.run(arrivals)
-        say({"seconds": time.process_time() - start})
-    say({"peak_mb": peak_kb() / 1024})
+        yield {"seconds": time.process_time() - start}
+    yield {"peak_mb": peak_kb() / 1024}
 
 
 def peak_kb() -> float:
@@ -43,11 +52,6 @@ def peak_kb() -> float:
     lines = status.read_text().splitlines() if status.exists() else []
     of_linux = (float(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     return next(of_linux, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-
-
-def say(what: dict[str, object]) -> None:
-    """One line for the process that asked."""
-    print(json.dumps(what), flush=True)
 
 
 if __name__ == "__main__":

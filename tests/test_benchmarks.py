@@ -72,7 +72,18 @@ def test_a_contestant_that_breaks_is_left_out(tmp_path: Path) -> None:
     assert "no_such_module" in found.left_out["broken"]
 
 
-@pytest.mark.parametrize("arguments", [["--requests", "-1"], ["--rounds", "0"], ["--only", "nobody"]])
+def test_many_devices_are_measured_beside_one(capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, "--devices", "200", "--requests", "650")
+    assert (found["benchmark"], found["devices"], found["cells"], found["requests"]) == ("devices", 200, 2, 600)
+    assert found["ratio"] == found["requests_per_s"]["many-devices"] / found["requests_per_s"]["one-device"]
+    assert simulator.main(["--devices", "100", "--requests", "1", "--rounds", "1"]) == 0
+    assert "100 devices on 1 cells" in capsys.readouterr().out
+
+
+WRONG = (["--requests", "-1"], ["--rounds", "0"], ["--only", "nobody"], ["--devices", "7"])
+
+
+@pytest.mark.parametrize("arguments", WRONG)
 def test_wrong_options_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         simulator.main(arguments)
