@@ -155,6 +155,15 @@ def test_a_fork_and_a_look_ahead_change_nothing(
     assert next(one[1:] for one in rest[0] if one.key == "mine") == peeked
 
 
+def test_rounding_does_not_wait_for_another_opportunity() -> None:
+    """Fifteen messages of 200 opportunities together end with the last of them, whoever had which part of a byte."""
+    sizes = [2209, 32911, 308, 1, 12267, 65543, 15674, 65528, 65543, 1, 20020, 320, 2, 5132]
+    link = Mahimahi(trace=TRACES / "lte_walk.up")
+    found = deliveries(Sharing(link), [(0.0, size) for size in [*sizes, 300_000 - sum(sizes)]])
+    assert found[-1].sent_s == pytest.approx(link.fluid_s(0.0, 300_000), abs=1e-9)
+    assert found[-1].sent_s == pytest.approx(link.fluid_s(0.0, 299_999.99), abs=1e-7)
+
+
 def test_order_is_kept_under_jitter() -> None:
     """What is sent later arrives later or at once."""
     sharing = Sharing(Constant(mbps=8.0, delay_ms=50.0, jitter_ms=30.0))

@@ -20,6 +20,9 @@ DIGITS = 10
 
 NANOSECOND_MS = 1e-6
 
+ROUNDING = 1e-8
+"""Of an opportunity: what is through at the end of one does not wait for the next, which may be far."""
+
 
 class Mahimahi(Link):
     """Every line of the trace is a time in ms at which the link takes 1500 bytes.
@@ -93,7 +96,10 @@ class Mahimahi(Link):
         """Not `finish_s`: takes parts of opportunities, and leaves no less to others."""
         if size_bytes <= 0:
             return start_s
-        lap, number = divmod(self._spread_by(start_s) + size_bytes / PACKET_BYTES, self._per_lap)
+        last = self._spread_by(start_s) + size_bytes / PACKET_BYTES
+        if abs(last - round(last)) < ROUNDING:
+            last = round(last)
+        lap, number = divmod(last, self._per_lap)
         if not number:  # through with the last one of a lap
             lap, number = lap - 1, self._per_lap
         tick = self._spread_ms[math.ceil(number) - 1]
