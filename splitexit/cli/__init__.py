@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from splitexit import __version__
-from splitexit.cli import capacity, curve, demo, live, models, scenario, simulate
+from splitexit.cli import capacity, curve, demo, live, models, scenario, simulate, sweep
 from splitexit.errors import INTERRUPTED, SplitexitError, one_line
 
 FAILED, WRONG = 1, 2
@@ -29,6 +29,7 @@ EXTRAS = {
     "grpc_reflection": "live",
     "google": "live",
     "matplotlib": "report",
+    "joblib": "sweep",
     "numba": "fast",
 }
 """Module that may be missing -> the extra that brings it."""
@@ -69,7 +70,7 @@ def _options(
     """Decide where a neural network should run: on the device, on the edge, or split between them."""
 
 
-for part in (demo, simulate, capacity, live, scenario, models, curve):
+for part in (demo, simulate, capacity, sweep, live, scenario, models, curve):
     part.register(app)
 
 

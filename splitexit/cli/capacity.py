@@ -201,10 +201,10 @@ def _show(found: list[Capacity], title: str, key: str, confidence: float) -> Non
 
 
 def _show_points(console: Console, found: Capacity, key: str) -> None:
-    from splitexit.report.tables import fitting_table
+    from splitexit.report.tables import Column, fitting_table
 
-    levels = [(slo.text, 0, partial(_cell, n)) for n, slo in enumerate(found.slos)]
-    columns = [
+    levels: list[Column] = [(slo.text, 0, partial(_cell, n)) for n, slo in enumerate(found.slos)]
+    columns: list[Column] = [
         *levels,
         ("seeds", 2, lambda line: str(line["point"].seeds)),
         ("outcome", 0, lambda line: line["outcome"]),

@@ -218,8 +218,9 @@ def calibrate(
     data: Annotated[str | None, typer.Option(help="Images to time with [default: the bundle's samples].")] = None,
     repetitions: Annotated[int, typer.Option(min=10, help="Samples timed.")] = 300,
     rpc: Annotated[bool, typer.Option(help="Measure what a call costs too, or keep what is known of it.")] = True,
+    only_batch: Annotated[bool, typer.Option("--only-batch", help="Only what batches cost; keep the rest.")] = False,
 ) -> None:
-    """Measure what every stage, exit and codec of a bundle costs on this machine, in seconds."""
+    """Measure what every stage, exit, codec and batch of a bundle costs on this machine, in seconds."""
     from splitexit.bundle import Bundle
     from splitexit.models import calibrate as calibration
     from splitexit.models.record import default_pairs, parse_pair
@@ -228,15 +229,19 @@ def calibrate(
     pairs = [p for text in pair or () for p in parse_pair(text, opened)]
     console = Console(stderr=True)
     with _interruptible(console, opened.path), _bar(console, "samples") as progress:
-        measured = calibration.calibrate(
-            opened,
-            pairs or calibration.recorded_pairs(opened) or default_pairs(opened),
-            calibration.read_images(opened, data),
-            repetitions=repetitions,
-            rpc=_measured_rpc(opened) if rpc else calibration.present_rpc(opened),
-            command=_command(),
-            progress=progress,
-        )
+        images = calibration.read_images(opened, data)
+        if only_batch:
+            measured = calibration.calibrate_batch(opened, images, command=_command())
+        else:
+            measured = calibration.calibrate(
+                opened,
+                pairs or calibration.recorded_pairs(opened) or default_pairs(opened),
+                images,
+                repetitions=repetitions,
+                rpc=_measured_rpc(opened) if rpc else calibration.present_rpc(opened),
+                command=_command(),
+                progress=progress,
+            )
     measured.save(opened.calibration)
     console.print(f"batches, relative to one sample: {_batches(measured.batch)}", highlight=False, soft_wrap=True)
     print(opened.calibration)

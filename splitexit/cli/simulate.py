@@ -82,19 +82,20 @@ def compare(
     from splitexit.check import contenders
 
     experiment = _open(scenario, overrides, requests)
-    labels = contenders(experiment) if policies is None else _labels(policies)
+    labels = contenders(experiment) if policies is None else parse_labels(policies)
     _run(experiment, labels, seeds, out, csv, json, plot, precision, max_seeds)
 
 
 def chosen(experiment: Experiment, policy: str | None, policies: str | None) -> list[str]:
     """The labels of --policy or --policies, else the scenario's own; raises InputError for one that is unknown."""
-    labels = [policy or experiment.scenario.policy_label] if policies is None else _labels(policies)
+    labels = [policy or experiment.scenario.policy_label] if policies is None else parse_labels(policies)
     for label in labels:
         experiment.scenario.policy(label)
     return labels
 
 
-def _labels(text: str) -> list[str]:
+def parse_labels(text: str) -> list[str]:
+    """'local,offload' as a list; raises UsageError where it is empty."""
     from splitexit.errors import UsageError
 
     labels = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

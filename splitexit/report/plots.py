@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from splitexit.compare import Comparison
 from splitexit.errors import UsageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -50,6 +51,33 @@ def accuracy_over_latency(comparison: Comparison, path: Path) -> None:
     axes.set_xlim(left=0)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     fig.savefig(path)
+
+
+def over_first_key(points: pa.Table, keys: Sequence[str], path: Path, title: str) -> None:
+    """Mean response over the first key of a sweep, with its interval: a line for every policy and other setting."""
+    fig, axes = figure()
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for point in points.to_pylist():
+        rest = [f"{key.rpartition('.')[2]} {point[key]}" for key in keys[1:]]
+        lines.setdefault(", ".join([point["policy"], *rest]), []).append(point)
+    for number, (label, line) in enumerate(lines.items()):
+        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+        _line(axes, keys[0], label, line, style)
+    axes.set_xlabel(keys[0])
+    axes.set_ylabel("mean response in ms, with its interval")
+    axes.set_title(title, fontsize=10)
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    fig.savefig(path)
+
+
+def _line(axes: Axes, key: str, label: str, points: Sequence[Mapping[str, Any]], style: Mapping[str, Any]) -> None:
+    x, means = [point[key] for point in points], [point["response_ms"] for point in points]
+    axes.plot(x, means, markersize=5, markerfacecolor="none", label=label, **style)
+    known = [point for point in points if point["response_ms_low"] is not None]
+    if known and not isinstance(x[0], str):
+        low, high = ([point[f"response_ms_{end}"] for point in known] for end in ("low", "high"))
+        axes.fill_between([point[key] for point in known], low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def _point(axes: Axes, label: str, summary: Mapping[str, Any], colour: str, marker: str) -> None:

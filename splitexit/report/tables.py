@@ -57,6 +57,25 @@ DEMONSTRATION: tuple[Column, ...] = (
 )
 
 
+POINTS: tuple[Column, ...] = (
+    ("accuracy", 1, lambda p: _maybe(p["accuracy"], ".2%")),
+    ("mean ms", 0, lambda p: _maybe(p["response_ms"], ".1f")),
+    ("±", 2, lambda p: _maybe(p["response_ms_high"], ".1f", p["response_ms"])),
+    ("p95", 0, lambda p: _maybe(p["p95_ms"], ".1f")),
+    ("±", 2, lambda p: _maybe(p["p95_ms_high"], ".1f", p["p95_ms"])),
+    ("missed", 1, lambda p: _maybe(p["deadline_miss_rate"], ".1%")),
+    ("sent", 3, lambda p: _maybe(p["offload_rate"], ".0%")),
+    ("J/request", 1, lambda p: joules(p)),
+    ("busiest", 2, lambda p: f"{p['bottleneck']} {p['utilisation']:.0%}"),
+    ("verdict", 1, lambda p: p["verdict"]),
+)
+
+
+def _maybe(value: float | None, form: str, less: float = 0.0) -> str:
+    """The value (less another), or a dash."""
+    return "–" if value is None else f"{value - less:{form}}"
+
+
 def joules(summary: Line) -> str:
     """Joules per request to three figures; a dash where nobody published them."""
     energy_mj = summary.get("device_energy_mj_mean")
