@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -253,16 +253,24 @@ class ServiceTimes:
 
     def __init__(self, calibration: Calibration, stream: Callable[[int], np.random.Generator]) -> None:
         self._calibration, self._stream = calibration, stream
-        self._block, self._rows = -1, list[Times]()
+        self._block, self._first, self._rows = -1, 0, list[Times]()
 
     def at(self, request: int) -> Times:
         """The times of one request; cheapest when requests come in order."""
+        row = request - self._first
+        if not 0 <= row < len(self._rows):
+            row = self._reach(request)
+        return self._rows[row]
+
+    def _reach(self, request: int) -> int:
+        """Draws as far as the request; returns its row in its block."""
         block, row = divmod(request, self.BLOCK)
         if block != self._block:
             self._block, self._rng, self._rows = block, self._stream(block), []
+            self._first = block * self.BLOCK
         while row >= len(self._rows):
             self._rows += self._draw(self._next_rows(len(self._rows)))
-        return self._rows[row]
+        return row
 
     def _next_rows(self, drawn: int) -> int:
         """How many more of the block; of the first, few at a time, because many devices make few requests."""
@@ -274,9 +282,7 @@ class ServiceTimes:
         parts = (*calibration.stages, *calibration.exits)
         cut = len(calibration.stages)
         u = self._rng.random((count, len(parts) + 2))
-        rows = np.stack([part.many(u[:, k]) for k, part in enumerate(parts)], axis=1).tolist()
-        rpc = calibration.rpc.seconds.many(u[:, -1]).tolist()
-        return [
-            Times(calibration, row[:cut], row[cut:], codec_u, rpc_s)
-            for row, codec_u, rpc_s in zip(rows, u[:, -2].tolist(), rpc, strict=True)
-        ]
+        seconds = np.stack([part.many(u[:, k]) for k, part in enumerate(parts)], axis=1)
+        rpc_s = calibration.rpc.seconds.many(u[:, -1])
+        columns = (seconds[:, :cut], seconds[:, cut:], u[:, -2], rpc_s)
+        return list(map(Times._make, zip(repeat(calibration), *(c.tolist() for c in columns), strict=False)))

@@ -207,7 +207,7 @@ class Decider:
 
 
 _NOTHING = Observation()
-_new = object.__new__
+_new, _row = object.__new__, tuple.__new__
 
 
 def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer]:
@@ -356,31 +356,34 @@ class Request(NamedTuple):
 def complete(request: Request, answer: Answer, start_s: float, done_s: float, overrun: bool = False) -> Completion:
     """The row of a request that has its answer."""
     assert answer.reading is not None
-    return Completion(
-        request.number,
-        request.device,
-        request.sample,
-        request.label,
-        request.arrival_s,
-        start_s,
-        answer.device_compute_s,
-        answer.encode_s,
-        answer.network_s,
-        answer.airtime_s,
-        answer.edge_wait_s,
-        answer.edge_compute_s,
-        done_s,
-        answer.split,
-        answer.codec,
-        answer.reading.exit,
-        answer.payload_bytes,
-        float("nan"),
-        answer.reading.prediction,
-        answer.answered_by,
-        done_s <= request.deadline_at_s,
-        answer.shed,
-        answer.lost_reply,
-        overrun,
+    return _row(
+        Completion,
+        (
+            request.number,
+            request.device,
+            request.sample,
+            request.label,
+            request.arrival_s,
+            start_s,
+            answer.device_compute_s,
+            answer.encode_s,
+            answer.network_s,
+            answer.airtime_s,
+            answer.edge_wait_s,
+            answer.edge_compute_s,
+            done_s,
+            answer.split,
+            answer.codec,
+            answer.reading.exit,
+            answer.payload_bytes,
+            float("nan"),
+            answer.reading.prediction,
+            answer.answered_by,
+            done_s <= request.deadline_at_s,
+            answer.shed,
+            answer.lost_reply,
+            overrun,
+        ),
     )
 
 

@@ -144,7 +144,7 @@ class DeviceRuntime:
         if answer is not None:
             self._finish(task, answer, self._cpu.now_s)
         else:
-            self._send(task)
+            self._send(task, self._cpu.now_s)
 
     def _answer(self, task: Task, step: Step) -> Any:
         match step:
@@ -172,8 +172,8 @@ class DeviceRuntime:
         task.features, seconds = self._cpu.run(compute, task.times.run_s(first, last))
         return seconds
 
-    def _send(self, task: Task) -> None:
-        step, number, now_s = task.step, task.request.number, self._cpu.now_s
+    def _send(self, task: Task, now_s: float) -> None:
+        step, number = task.step, task.request.number
         assert isinstance(step, Send)
         task.sent_s, task.sent_bytes = now_s, step.payload.size_bytes + self._framing_bytes
         self._awaited[number] = task
@@ -193,6 +193,9 @@ class DeviceRuntime:
             return
         try:
             task.step = task.steps.send(self._reply(task, result, at_s))
+            if isinstance(task.step, Send):  # the payload is still there: sending it again takes no computing
+                self._send(task, at_s)
+                return
             task.ready_s = at_s
             self._resumed.append(task)
         except StopIteration as done:

@@ -140,6 +140,9 @@ class Device:
         task.clock_s = now_s = self._env._now
         try:
             task.step = task.steps.send(result)
+            if type(task.step) is Send:  # the payload is still there: sending it again takes no computing
+                self.transport.send(task, task.step)
+                return
             self._resumed.append(task)
         except StopIteration as done:
             task.answer = done.value

@@ -52,7 +52,8 @@ class Transport:
         )
         self._times, self.rpc, self._sense, self._heard = times, rpc, sense, heard
         # Waiting ends for most requests long before their time is up, so one alarm serves all of them.
-        self._due: list[tuple[float, int, Job]] = []
+        self._due: list[tuple[float, int]] = []
+        self._awaited: dict[int, Job] = {}
         self._alarm_s = FOREVER
         self._on_alarm, self._on_reply, self._on_reset = (self._ring,), (self._replied,), (self._was_reset,)
 
@@ -79,9 +80,9 @@ class Transport:
 
     def _replied(self, job: Job) -> None:
         now_s = self._env._now
-        if not job.awaited or now_s >= job.give_up_s:
+        if now_s >= job.give_up_s or self._awaited.get(job.number) is not job:
             return  # too late
-        job.awaited = False
+        del self._awaited[job.number]
         elapsed_s = now_s - job.sent_s
         if job.reading is None:
             self._fail(job, NoReply(elapsed_s, job.shed, job.airtime_s))
@@ -103,11 +104,12 @@ class Transport:
         return Reply(job.reading, network_s, wait_s, compute_s, load, job.answered_by, job.airtime_s)
 
     def _was_reset(self, job: Job) -> None:
-        if job.awaited and job.give_up_s > self._env._now:
+        if job.give_up_s > self._env._now and self._awaited.get(job.number) is job:
             self._give_up(job)
 
     def _expect(self, job: Job) -> None:
-        heappush(self._due, (job.give_up_s, job.task.request.number, job))
+        self._awaited[job.number] = job
+        heappush(self._due, (job.give_up_s, job.number))
         if job.give_up_s < self._alarm_s:
             self._set(job.give_up_s)
 
@@ -118,19 +120,20 @@ class Transport:
 
     def _ring(self, _: Event) -> None:
         """Time is up for the first of those expected, unless an earlier alarm took this one's place."""
-        now_s, due = self._env._now, self._due
+        now_s, due, awaited = self._env._now, self._due, self._awaited
         if now_s < self._alarm_s:
             return
         late = []
-        while due and (due[0][0] <= now_s or not due[0][2].awaited):
-            late.append(heappop(due)[2])
+        while due and (due[0][0] <= now_s or due[0][1] not in awaited):
+            number = heappop(due)[1]
+            if (job := awaited.get(number)) is not None and job.give_up_s <= now_s:
+                late.append(job)
         self._set(due[0][0] if due else FOREVER)
         for job in late:
-            if job.awaited:
-                self._give_up(job)
+            self._give_up(job)
 
     def _give_up(self, job: Job) -> None:
-        job.awaited = False
+        del self._awaited[job.number]
         self._fail(job, NoReply(self._env._now - job.sent_s, False, job.airtime_s))
 
     def _fail(self, job: Job, result: NoReply) -> None:
