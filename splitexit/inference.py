@@ -330,7 +330,9 @@ def infer_behind(
     return None
 
 
-def infer_on_edge(spec: ModelSpec, split: int, checks: tuple[ExitCheck, ...]) -> Generator[Step, Any, Reading]:
+def infer_on_edge(
+    spec: ModelSpec, split: int, checks: tuple[ExitCheck, ...]
+) -> Generator[RunStages | ReadExit, "tuple[Reading, float] | None", Reading]:
     """An edge that has all stages: `infer_behind` up to the final exit."""
     reading = yield from infer_behind(spec, split, checks, [], spec.num_stages)
     assert reading is not None
