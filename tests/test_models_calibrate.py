@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from splitexit.calibration import Calibration, Distribution, Rpc
-from splitexit.errors import UsageError
+from splitexit.errors import ArtifactError, UsageError
 from splitexit.models import calibrate, record
 from tests.models_tiny import fresh_bundle, stripes
 
@@ -68,6 +68,23 @@ def test_a_network_with_a_fixed_cost_gains_by_batching(bundle, monkeypatch):
     monkeypatch.setattr(calibrate, "perf_counter", lambda: clock[0])
     factors = calibrate.measure_batch(bundle, [np.zeros((1, 12, 12), np.float32)])
     assert factors == {n: pytest.approx((2 + n) / 3, rel=1e-3) for n in calibrate.BATCH_SIZES}
+
+
+def test_batches_alone_are_measured_anew(bundle, monkeypatch):
+    before = measure(bundle, command="splitexit calibrate")
+    before.save(bundle.calibration)
+    before = Calibration.load(bundle.calibration)
+    monkeypatch.setattr(calibrate, "measure_batch", lambda *_: {1: 1.0, 2: 1.5})
+    after = calibrate.calibrate_batch(bundle, [], command="splitexit calibrate --only-batch")
+    assert after.batch == {1: 1.0, 2: 1.5}
+    assert (after.stages, after.encode, after.rpc) == (before.stages, before.encode, before.rpc)
+    assert after.made["command"] == "splitexit calibrate"
+    assert after.made["batch"]["command"] == "splitexit calibrate --only-batch"
+
+
+def test_batches_alone_need_a_calibration(bundle):
+    with pytest.raises(ArtifactError, match=r"calibration\.json"):
+        calibrate.calibrate_batch(bundle, [])
 
 
 def test_warm_up_is_left_out(bundle):

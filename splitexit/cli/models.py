@@ -222,6 +222,7 @@ def calibrate(
 ) -> None:
     """Measure what every stage, exit, codec and batch of a bundle costs on this machine, in seconds."""
     from splitexit.bundle import Bundle
+    from splitexit.live.tuning import keep_memory
     from splitexit.models import calibrate as calibration
     from splitexit.models.record import default_pairs, parse_pair
 
@@ -231,6 +232,7 @@ def calibrate(
     with _interruptible(console, opened.path), _bar(console, "samples") as progress:
         images = calibration.read_images(opened, data)
         if only_batch:
+            keep_memory()  # as in the rest of a calibration, and in a process that serves
             measured = calibration.calibrate_batch(opened, images, command=_command())
         else:
             measured = calibration.calibrate(

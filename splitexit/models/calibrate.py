@@ -11,6 +11,7 @@ import os
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -77,10 +78,21 @@ def calibrate(
             "repetitions": repetitions,
             "warm_up": WARM_UP,
             "threads": 1,
-            "batch_rounds": BATCH_ROUNDS,
+            "batch": _rounds(command),
         },
         batch=batch,
     )
+
+
+def calibrate_batch(bundle: Bundle, images: Sequence[Array], *, command: str = "") -> Calibration:
+    """The present calibration with what batches cost measured anew; raises ArtifactError where there is none."""
+    present = Calibration.load(bundle.calibration, bundle.spec)
+    made = {**present.made, "batch": _rounds(command)}
+    return replace(present, batch=measure_batch(bundle, images), made=made)
+
+
+def _rounds(command: str) -> dict[str, Any]:
+    return {"command": command, "rounds": BATCH_ROUNDS, "machine": describe_machine()}
 
 
 def measure_batch(bundle: Bundle, images: Sequence[Array]) -> dict[int, float]:
