@@ -1,6 +1,6 @@
-"""The simulator against closed forms: waits of M/D/1 and M/M/c within the 99.9 % interval.
+"""The simulator's queues against closed forms, each within its 99.9 % interval.
 
-The mean wait of one run is an average of dependent values, so the interval comes from independent runs.
+The mean of one run is an average of dependent values, so the interval comes from independent runs.
 """
 
 from __future__ import annotations
@@ -10,36 +10,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.special import stdtrit
+from scipy.optimize import brentq
+from scipy.stats import poisson
 
-from splitexit.calibration import Distribution, Rpc
-from splitexit.experiment import Experiment
-from splitexit.results import column, to_table
-from splitexit.sim import simulate
+from splitexit.calibration import Distribution
+from splitexit.results import column
 from tests import synthetic
+from tests.theory.stations import FREE, SERVICE_S, assert_within, edge, exponential, means, two_sizes, variation, waits
 
-RUNS, REQUESTS, WARM_UP = 12, 9_000, 1_000
-
-
-def mean_waits(experiment: Experiment, policy: str, wait: str) -> np.ndarray:
-    """Mean wait of each run, its first requests left out."""
-    means = []
-    for seed in range(RUNS):
-        table = to_table(simulate(experiment, policy, seed))
-        waits = column(table, "start_s") - column(table, "arrival_s") if wait == "device" else column(table, wait)
-        means.append(waits[WARM_UP:].mean())
-    return np.asarray(means)
+REQUESTS = 2_500
+LOADS = [0.3, 0.6, 0.8]
+LAWS = {"deterministic": Distribution.constant(SERVICE_S), "exponential": exponential(), "two sizes": two_sizes()}
 
 
-def assert_within(means: np.ndarray, expected: float) -> None:
-    half = stdtrit(RUNS - 1, 0.9995) * means.std(ddof=1) / np.sqrt(RUNS)
-    assert abs(means.mean() - expected) <= half, (means.mean(), expected, half)
-    assert half < 0.2 * expected, "the interval is too wide to test anything"
+def khinchine(load: float, law: Distribution) -> float:
+    """Mean wait of M/G/1 (Pollaczek 1930, Khinchine 1932)."""
+    return load * law.mean * (1 + variation(law)) / (2 * (1 - load))
 
 
-@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+@pytest.mark.parametrize("load", LOADS)
 def test_wait_at_the_device_is_that_of_m_d_1(tmp_path: Path, load: float) -> None:
-    """ρ s / (2 (1 − ρ)), Pollaczek and Khinchine, for three stages of 10 ms."""
+    """For three stages of 10 ms."""
     service_s = 0.030
     experiment = synthetic.experiment(
         tmp_path,
@@ -47,56 +38,91 @@ def test_wait_at_the_device_is_that_of_m_d_1(tmp_path: Path, load: float) -> Non
         devices__arrivals={"name": "poisson", "rate_hz": load / service_s},
         devices__deadline_ms=60e3,
     )
-    assert_within(mean_waits(experiment, "local", "device"), load * service_s / (2 * (1 - load)))
+    found = means(experiment, lambda table: column(table, "start_s") - column(table, "arrival_s"), policy="local")
+    assert_within(found, khinchine(load, Distribution.constant(service_s)))
 
 
-def erlang_c_wait(load: float, servers: int, service_s: float) -> float:
-    """Mean wait of M/M/c."""
-    a = load * servers
-    tail = a**servers / (factorial(servers) * (1 - load))
-    busy = tail / (sum(a**k / factorial(k) for k in range(servers)) + tail)
-    return busy * service_s / (servers * (1 - load))
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("law", LAWS)
+def test_wait_at_the_edge_is_that_of_m_g_1(tmp_path: Path, law: str, load: float) -> None:
+    """Poisson arrivals reach the edge unchanged."""
+    experiment = edge(tmp_path, [LAWS[law]], load / SERVICE_S, REQUESTS)
+    assert_within(means(experiment, waits), khinchine(load, LAWS[law]), widest=0.4)
 
 
-@pytest.mark.parametrize(("servers", "load"), [(1, 0.5), (2, 0.6), (4, 0.8)])
-def test_wait_at_the_edge_is_that_of_m_m_c(tmp_path: Path, servers: int, load: float) -> None:
-    """Poisson arrivals reach the edge unchanged: the device costs nothing and the link is as good as infinite."""
-    service_s = 0.010
-    u = np.linspace(0.0, 1.0, 4001)
-    quantiles = -service_s * np.log1p(-np.minimum(u, 1 - 1e-5))
-    exponential = Distribution(tuple(quantiles * (service_s / Distribution(tuple(quantiles)).mean)))
-    model = synthetic.spec(stages=1)
-    pair = (0, "jpeg")
-    experiment = synthetic.experiment(
-        tmp_path,
-        model=model,
-        says=synthetic.recording(model, pairs={pair: 100}),
-        takes=synthetic.calibration(model, exponential, pairs=[pair], rpc=Rpc(0, 1, Distribution.constant(0.0))),
-        requests=REQUESTS,
-        devices__arrivals={"name": "poisson", "rate_hz": load * servers / service_s},
-        devices__deadline_ms=60e3,
-        uplink={"name": "constant", "mbps": 1e6, "delay_ms": 0.0},
-        downlink={"name": "constant", "mbps": 1e6, "delay_ms": 0.0},
-        edge__workers=servers,
-    )
-    assert_within(mean_waits(experiment, "offload", "edge_wait_s"), erlang_c_wait(load, servers, service_s))
+def erlang_c_wait(load: float, workers: int, service_s: float = SERVICE_S) -> float:
+    """Mean wait of M/M/c (Erlang 1917)."""
+    a = load * workers
+    tail = a**workers / (factorial(workers) * (1 - load))
+    busy = tail / (sum(a**k / factorial(k) for k in range(workers)) + tail)
+    return busy * service_s / (workers * (1 - load))
 
 
-def test_a_request_into_empty_queues_is_the_sum_of_its_parts(tmp_path: Path) -> None:
-    """Closed form of policies.md §0 to 1e-9, for a split with every part priced."""
-    model = synthetic.spec()
-    rpc = Rpc(60, 100, Distribution.constant(0.0007))
-    experiment = synthetic.experiment(
-        tmp_path,
-        takes=synthetic.calibration(model, 0.010, head=0.001, codec=0.002, rpc=rpc),
-        devices__arrivals={"name": "periodic", "rate_hz": 1.0},
-        requests=20,
-    )
-    table = to_table(simulate(experiment, "split", 0))
-    sizes = column(table, "payload_bytes") + 60
-    up_s, down_s = 8 * sizes / 8e6 + 0.005, 8 * 100 / 8e6 + 0.005
-    device_s, edge_s = 0.010 + 0.002, 0.002 + 0.020 + 0.001
-    np.testing.assert_allclose(
-        column(table, "response_s"), device_s + up_s + 0.0007 + edge_s + down_s, rtol=0, atol=1e-9
-    )
-    assert (column(table, "start_s") == column(table, "arrival_s")).all()
+@pytest.mark.parametrize(("workers", "load"), [(2, 0.3), (5, 0.6), (3, 0.8)])
+def test_wait_at_the_edge_is_that_of_m_m_c(tmp_path: Path, workers: int, load: float) -> None:
+    law = exponential()
+    experiment = edge(tmp_path, [law], load * workers / SERVICE_S, REQUESTS, edge__workers=workers)
+    # The law is cut off at 1 - 1e-5: by the rule of Lee and Longton (1959), the wait goes with (1 + variation) / 2.
+    expected = erlang_c_wait(load, workers) * (1 + variation(law)) / 2
+    assert_within(means(experiment, waits), expected, widest=0.4)
+
+
+def crommelin_wait(load: float, workers: int, service_s: float = SERVICE_S) -> float:
+    """Mean wait of M/D/c, from the numbers in system one service time apart (Crommelin, POEE Journal 25, 1932).
+
+    Who is in service now is gone then, and who waits is not: n becomes max(n - c, 0) and the arrivals meanwhile.
+    """
+    size = 60 * workers
+    arrivals = poisson.pmf(np.arange(size), load * workers)
+    moves = np.zeros((size, size))
+    for n in range(size):
+        left = max(n - workers, 0)
+        moves[n, left:] = arrivals[: size - left]
+        moves[n, -1] += 1 - moves[n].sum()
+    equations = np.vstack([moves.T - np.eye(size), np.ones(size)])
+    numbers = np.linalg.lstsq(equations, np.r_[np.zeros(size), 1.0], rcond=None)[0]
+    waiting = (np.maximum(np.arange(size) - workers, 0) * numbers).sum()
+    return float(waiting * service_s / (load * workers))
+
+
+def test_crommelin_with_one_worker_is_khinchine() -> None:
+    for load in LOADS:
+        assert crommelin_wait(load, 1) == pytest.approx(khinchine(load, LAWS["deterministic"]), rel=1e-6)
+
+
+@pytest.mark.parametrize(("workers", "load"), [(2, 0.3), (5, 0.6), (3, 0.8)])
+def test_wait_at_the_edge_is_that_of_m_d_c(tmp_path: Path, workers: int, load: float) -> None:
+    experiment = edge(tmp_path, [LAWS["deterministic"]], load * workers / SERVICE_S, REQUESTS, edge__workers=workers)
+    assert_within(means(experiment, waits), crommelin_wait(load, workers), widest=0.4)
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_a_cloud_behind_an_edge_is_a_queue_of_its_own(tmp_path: Path, load: float) -> None:
+    """What leaves M/M/1 is a Poisson stream (Burke 1956), so that the waits of two in a row add up."""
+    law = exponential()
+    cloud = {"split": 2, "uplink": FREE, "downlink": FREE}
+    experiment = edge(tmp_path, [law, law], load / SERVICE_S, REQUESTS, cloud=cloud)
+    assert_within(means(experiment, waits), 2 * khinchine(load, law))
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_round_robin_among_two_servers(tmp_path: Path, load: float) -> None:
+    """Each gets every second request of a Poisson stream: E2/M/1, by the root of GI/M/1 (Kendall 1953)."""
+    rate_hz, mu_hz = 2 * load / SERVICE_S, 1 / SERVICE_S
+    root = brentq(lambda x: (rate_hz / (rate_hz + mu_hz * (1 - x))) ** 2 - x, 0.0, 1.0 - 1e-6)
+    experiment = edge(tmp_path, [exponential()], rate_hz, REQUESTS, edge__servers=2)
+    assert_within(means(experiment, waits), root * SERVICE_S / (1 - root))
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_least_loaded_is_between_one_queue_and_round_robin(tmp_path: Path, load: float) -> None:
+    """The shortest queue is the best rule (Winston 1977), and worse than two workers behind one queue."""
+    rate_hz = 2 * load / SERVICE_S
+    found = {}
+    for balancer in ("round-robin", "least-loaded"):
+        experiment = edge(tmp_path, [exponential()], rate_hz, REQUESTS, edge__servers=2, edge__balancer=balancer)
+        found[balancer] = np.asarray(means(experiment, waits, runs=5))
+    one_queue = edge(tmp_path, [exponential()], rate_hz, REQUESTS, edge__workers=2)
+    shared = np.asarray(means(one_queue, waits, runs=5))
+    assert (shared < found["least-loaded"]).all()
+    assert (found["least-loaded"] < found["round-robin"]).all()
