@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from itertools import product
+from multiprocessing import current_process
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import pyarrow as pa
@@ -234,6 +237,8 @@ def write_whole(path: Path, text: str) -> None:
 
 def compute(scenario: Path, overrides: Sequence[str], unit: Unit) -> tuple[Unit, Line]:
     """The line of a unit; of a point that cannot be run, a line with the key `error`. Runs in a worker."""
+    if current_process().name != "MainProcess" and current_thread() is main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits; it ends the workers
     try:
         experiment = Experiment.open(load(scenario, [*overrides, *unit.overrides]))
         summary = compare(experiment, [unit.policy], unit.seeds).summaries[unit.policy]

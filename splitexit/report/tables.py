@@ -24,7 +24,7 @@ COMPARISON: tuple[Column, ...] = (
     ("p99", 4, lambda s: f"{s['response_ms']['p99']:.1f}"),
     ("missed", 2, lambda s: f"{s['deadline_miss_rate']:.1%}"),
     ("sent", 2, lambda s: f"{s['offload_rate']:.0%}"),
-    ("J/request", 1, lambda s: joules(s)),
+    ("J/request", 0, lambda s: joules(s)),
     ("shed", 6, lambda s: f"{s['shed_rate']:.1%}"),
     ("per s", 7, lambda s: f"{s['throughput_per_s']:.1f}"),
     ("bytes", 5, lambda s: f"{s['uplink_bytes_mean']:.0f}"),
@@ -58,15 +58,15 @@ DEMONSTRATION: tuple[Column, ...] = (
 
 
 POINTS: tuple[Column, ...] = (
-    ("accuracy", 1, lambda p: _maybe(p["accuracy"], ".2%")),
+    ("accuracy", 2, lambda p: _maybe(p["accuracy"], ".2%")),
     ("mean ms", 0, lambda p: _maybe(p["response_ms"], ".1f")),
-    ("±", 2, lambda p: _maybe(p["response_ms_high"], ".1f", p["response_ms"])),
+    ("±", 4, lambda p: _maybe(p["response_ms_high"], ".1f", p["response_ms"])),
     ("p95", 0, lambda p: _maybe(p["p95_ms"], ".1f")),
-    ("±", 2, lambda p: _maybe(p["p95_ms_high"], ".1f", p["p95_ms"])),
-    ("missed", 1, lambda p: _maybe(p["deadline_miss_rate"], ".1%")),
-    ("sent", 3, lambda p: _maybe(p["offload_rate"], ".0%")),
-    ("J/request", 1, lambda p: joules(p)),
-    ("busiest", 2, lambda p: f"{p['bottleneck']} {p['utilisation']:.0%}"),
+    ("±", 4, lambda p: _maybe(p["p95_ms_high"], ".1f", p["p95_ms"])),
+    ("missed", 3, lambda p: _maybe(p["deadline_miss_rate"], ".1%")),
+    ("sent", 6, lambda p: _maybe(p["offload_rate"], ".0%")),
+    ("J/request", 0, lambda p: joules(p)),
+    ("busiest", 5, lambda p: f"{p['bottleneck']} {p['utilisation']:.0%}"),
     ("verdict", 1, lambda p: p["verdict"]),
 )
 
