@@ -104,7 +104,7 @@ class Summariser:
         """Of one or several runs of one policy (charged, whole), all rows together; intervals are not in it yet.
 
         Raises:
-            InputError: a run has no row behind the warm-up.
+            InputError: a run has no row, or none behind the warm-up.
         """
         counted = [self.counted(table) for table in tables]
         rows, spans = pa.concat_tables(counted), [self._span(table) for table in counted]
@@ -119,6 +119,8 @@ class Summariser:
 
     def counted(self, table: pa.Table) -> pa.Table:
         """The rows behind the warm-up."""
+        if not len(table):
+            raise InputError("events: no device makes a request, all have left; begin `leave` later, or end it")
         if not self.warmup_s:
             return table
         kept = table.filter(pc.greater_equal(table["arrival_s"], self.warmup_s))

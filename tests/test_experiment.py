@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from splitexit.arrivals import Intensity
+from splitexit.calibration import Distribution
 from splitexit.errors import InputError
-from splitexit.experiment import ARRIVALS, CELL_UPLINK, UPLINK, Experiment, stream
+from splitexit.experiment import ARRIVALS, CELL_UPLINK, DEVICE_TIMES, UPLINK, Experiment, stream
 from splitexit.fleet import Downtime
 from splitexit.links import Fifo
 from splitexit.links.modulated import Modulated
@@ -320,3 +321,16 @@ def test_ten_thousand_devices_are_cheap(tmp_path: Path) -> None:
 
 def test_streams_are_independent() -> None:
     assert stream(0, ARRIVALS, 0).random() != stream(0, ARRIVALS, 1).random() != stream(0, CELL_UPLINK, 1).random()
+
+
+def test_times_are_the_same_however_many_are_drawn_at_once(tmp_path: Path) -> None:
+    """Few at a time in the first block, of which many devices need only the beginning."""
+    model = synthetic.spec()
+    takes = synthetic.calibration(model, stage=Distribution((0.01, 0.02, 0.05)))
+    experiment = synthetic.experiment(tmp_path, model=model, takes=takes)
+    forth, back = experiment.device_times(0, 0), experiment.device_times(0, 0)
+    numbers = [0, 7, 8, 100, 511, 512, 1023]
+    assert [forth.at(n) for n in numbers] == [back.at(n) for n in numbers[::-1]][::-1]
+    u = stream(0, DEVICE_TIMES, 0, 0).random((512, 8))
+    assert [forth.at(n).codec_u for n in range(512)] == u[:, -2].tolist()
+    assert [forth.at(n).stages[0] for n in range(512)] == takes.stages[0].many(u[:, 0]).tolist()

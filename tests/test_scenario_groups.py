@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from splitexit import cli
 from splitexit.errors import ScenarioError, UsageError
 from splitexit.fleet import require_single
 from splitexit.scenario import OWN, Scenario, Spec, dump, load
@@ -278,3 +279,13 @@ def test_what_the_live_system_cannot_do_yet_is_named(tmp_path: Path, override: s
         return
     with pytest.raises(UsageError, match=rf"scenario.yaml: {key}: only the simulator can do that yet; try `splitexit"):
         require_single(scenario)
+
+
+@pytest.mark.parametrize("command", ["device", "link", "demo"])
+def test_live_commands_refuse_it_in_one_line(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    read(tmp_path, SMALL.replace("b\n", "nowhere\n", 1) + "events: [{kind: outage, at_s: 1}]\n")
+    path = str(tmp_path / "scenario.yaml")
+    arguments = {"device": [path, "--edge", "127.0.0.1:1"], "link": ["--scenario", path, "--to", "127.0.0.1:1"]}
+    assert cli.run([command, *arguments.get(command, [path, "--out", str(tmp_path / "run")])]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: {path}: events: only the simulator can do that yet; try `splitexit simulate`"
