@@ -55,7 +55,7 @@ class Transport:
         self._due: list[tuple[float, int]] = []
         self._awaited: dict[int, Job] = {}
         self._alarm_s = FOREVER
-        self._on_alarm, self._on_reply, self._on_reset = (self._ring,), (self._replied,), (self._was_reset,)
+        self._on_alarm, self._on_reply = (self._ring,), (self._replied,)
 
     def job(self, task: Task, send: Send) -> Job:
         """What the edge would be asked to do for this task, sent at the task's clock."""
@@ -75,8 +75,8 @@ class Transport:
         self.downlink.carry(self.rpc.downlink_bytes, job, self._on_reply)
 
     def reset(self, job: Job) -> None:
-        """The connection breaks at the far end."""
-        self._calendar.put(self._env._now + self.downlink.delay_s, job, self._on_reset)
+        """The connection breaks at the far end; the news are an event of their own, for a job that ran is in one still."""
+        self._calendar.put(self._env._now + self.downlink.delay_s, Event(), (lambda _: self._was_reset(job),))
 
     def _replied(self, job: Job) -> None:
         now_s = self._env._now
