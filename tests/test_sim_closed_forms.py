@@ -458,3 +458,16 @@ class TestFailures:
             events=[{"kind": "edge-down", "at_s": at_s, "for_s": 1.0}],
         )
         assert (row.answered_by, row.lost_reply) == (CLOUD, False)
+
+    @pytest.mark.parametrize("deadline_ms", [100.0, 150.0, 160.0, 190.0, 200.0, 250.0, 300.0, 350.0])
+    def test_a_retry_that_nobody_answers(self, tmp_path: Path, deadline_ms: float) -> None:
+        """The first try is refused, the second gets lost on the way; both would give up at the same time."""
+        refused_s = send_s(UINT8) + up_s(UINT8) + DOWN_DELAY_S
+        events = [
+            {"kind": "edge-down", "at_s": 0.0, "for_s": refused_s + 0.001},
+            {"kind": "outage", "at_s": refused_s + 0.002, "direction": "up"},
+        ]
+        row = one(tmp_path, at_s=0.0, events=events, devices__retries=1, devices__deadline_ms=deadline_ms)
+        assert (row.answered_by, row.lost_reply) == (FALLBACK, True)
+        assert row.network_s == near(deadline_ms / 1e3 - HEAD_S[0] - send_s(UINT8))
+        assert row.response_s == near(deadline_ms / 1e3)

@@ -75,7 +75,7 @@ class Transport:
         self.downlink.carry(self.rpc.downlink_bytes, job, self._on_reply)
 
     def reset(self, job: Job) -> None:
-        """The connection breaks at the far end; the news are an event of their own, for a job that ran is in one still."""
+        """The connection breaks at the far end; the news get an event of their own: a job that ran has one."""
         self._calendar.put(self._env._now + self.downlink.delay_s, Event(), (lambda _: self._was_reset(job),))
 
     def _replied(self, job: Job) -> None:
@@ -123,13 +123,13 @@ class Transport:
         now_s, due, awaited = self._env._now, self._due, self._awaited
         if now_s < self._alarm_s:
             return
-        late = []
+        late: dict[int, Job] = {}  # a retry is due when the first try was
         while due and (due[0][0] <= now_s or due[0][1] not in awaited):
             number = heappop(due)[1]
             if (job := awaited.get(number)) is not None and job.give_up_s <= now_s:
-                late.append(job)
+                late[number] = job
         self._set(due[0][0] if due else FOREVER)
-        for job in late:
+        for job in late.values():
             self._give_up(job)
 
     def _give_up(self, job: Job) -> None:
