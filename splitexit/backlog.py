@@ -6,12 +6,12 @@ An average over a queue that grows says how long the run was and nothing else. S
     backlogged   it grew and levelled off, or a bounded queue turns work away: more comes than can be done in time
     unstable     it grows, and still does in the second half of the run
 
-The test: the run from the end of the warm-up to the last arrival is cut into 32 windows of equal length (batches, as
-Schmeiser, Operations Research 30, 1982, 556, has them), and the changes of the number in system over the windows, of
-all replications, are put to Student's one-sided t test at 1 %. Where the system is unstable the number is a random
-walk that drifts upward, so its changes are as good as independent (Asmussen, Applied Probability and Queues, 2003,
-III.6); where it is stable they cancel out, and the test refuses less often than it may. The growth must also be 2 %
-of the requests that arrived meanwhile, for an unstable queue keeps 1 − 1/load of them.
+The test: the run, from the end of the warm-up to where devices run out of requests, is cut into 32 windows of equal
+length (batches, as Schmeiser, Operations Research 30, 1982, 556, has them), and the changes of the number in system
+over the windows, of all replications, are put to Student's one-sided t test at 1 %. Where the system is unstable the
+number is a random walk that drifts upward, so its changes are as good as independent (Asmussen, Applied Probability
+and Queues, 2003, III.6); where it is stable they cancel out, and the test refuses less often than it may. The growth
+must also be 2 % of the requests that arrived meanwhile, for an unstable queue keeps 1 − 1/load of them.
 """
 
 from __future__ import annotations
@@ -41,12 +41,23 @@ class Changes(NamedTuple):
     arrivals: int
 
 
-def changes(arrival_s: Array, done_s: Array, from_s: float = 0.0) -> Changes:
-    """Of one run's rows, from `from_s` to the last arrival."""
-    last_s = float(arrival_s.max(initial=from_s))
-    edges = np.linspace(from_s, last_s, WINDOWS + 1)
+def changes(arrival_s: Array, done_s: Array, from_s: float = 0.0, until_s: float | None = None) -> Changes:
+    """Of one run's rows, from `from_s` to `until_s` (default: the last arrival)."""
+    end_s = float(arrival_s.max(initial=from_s)) if until_s is None else max(until_s, from_s)
+    edges = np.linspace(from_s, end_s, WINDOWS + 1)
     present = np.searchsorted(np.sort(arrival_s), edges, "right") - np.searchsorted(np.sort(done_s), edges, "right")
-    return Changes(np.diff(present), int((arrival_s >= from_s).sum()))
+    return Changes(np.diff(present), int(((arrival_s >= from_s) & (arrival_s <= end_s)).sum()))
+
+
+def while_all_work(device: Array, arrival_s: Array) -> float:
+    """Until when nearly all devices still had requests: where the first tenth of them has run out.
+
+    Devices make equally many requests, so that some end before others, and the load falls before the run is over.
+    """
+    _, number = np.unique(device, return_inverse=True)
+    last_s = np.zeros(number.max(initial=0) + 1)
+    np.maximum.at(last_s, number, arrival_s)
+    return float(np.quantile(last_s, 0.1, method="lower"))
 
 
 def verdict(runs: Sequence[Changes], shed_rate: float = 0.0) -> str:

@@ -177,8 +177,12 @@ class Summariser:
         yield f"downlink{where}", 8 * rpc.downlink_bytes * answered, links * down_bps
 
     def _verdict(self, tables: Sequence[pa.Table], rows: pa.Table, load: Mapping[str, float]) -> str:
-        growth = [backlog.changes(column(t, "arrival_s"), column(t, "done_s"), self.warmup_s) for t in tables]
-        return backlog.verdict(growth, _turned_away(rows, load))
+        return backlog.verdict([self._growth(table) for table in tables], _turned_away(rows, load))
+
+    def _growth(self, table: pa.Table) -> backlog.Changes:
+        arrival_s = column(table, "arrival_s")
+        until_s = backlog.while_all_work(column(table, "device"), arrival_s)
+        return backlog.changes(arrival_s, column(table, "done_s"), self.warmup_s, until_s)
 
 
 def _of(group: Group, rows: pa.Table) -> pa.Table:

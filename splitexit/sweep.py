@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from itertools import product
@@ -283,17 +284,18 @@ def run(
             missing.append(unit)
         else:
             on_line(unit)
-    for unit, line in _computed(sweep, missing, jobs, backend, address):
-        if "error" in line:
-            raise InputError(f"{' '.join([*unit.overrides, unit.policy])}: {line['error']}")
-        store.put(unit, line)
-        on_line(unit)
+    with closing(_computed(sweep, missing, jobs, backend, address)) as computed:
+        for unit, line in computed:
+            if "error" in line:
+                raise InputError(f"{' '.join([*unit.overrides, unit.policy])}: {line['error']}")
+            store.put(unit, line)
+            on_line(unit)
     return table(sweep, store)
 
 
 def _computed(
     sweep: Sweep, units: Sequence[Unit], jobs: int, backend: str | None, address: str | None
-) -> Iterator[tuple[Unit, Line]]:
+) -> Generator[tuple[Unit, Line], None, None]:
     """Units with their lines, as they are finished."""
     if not units:
         return
@@ -301,6 +303,8 @@ def _computed(
         yield from (compute(sweep.scenario, sweep.overrides, unit) for unit in units)
         return
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # an error stops them: that is so
         workers = _parallel(stack, jobs, backend, address)
         from joblib import delayed
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitexit.cli.simulate import Json, Out, Overrides, Requests, ScenarioFile, chosen, headline, parse_seeds
+from splitexit.cli.simulate import (
+    Json,
+    Out,
+    Overrides,
+    Requests,
+    ScenarioFile,
+    chosen,
+    headline,
+    parse_seeds,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,14 +110,11 @@ def _search(
     key: str,
     quiet: bool,
 ) -> list[Capacity]:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from splitexit.capacity import capacity as search
     from splitexit.compare import Run
 
     found = []
-    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as progress:
+    with progress_bar(quiet) as progress:
         bar = progress.add_task("searching", total=None)
 
         def on_run(value: int, run: Run) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from splitexit.compare import Comparison
     from splitexit.experiment import Experiment
 
@@ -134,6 +136,16 @@ def parse_precision(text: str) -> float:
     return value
 
 
+def progress_bar(quiet: bool, *columns: Any) -> Progress:
+    """A bar on stderr while the work lasts; nothing where nobody watches."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True, highlight=False)
+    shown = columns or Progress.get_default_columns()
+    return Progress(*shown, console=console, transient=True, disable=quiet or not console.is_terminal)
+
+
 def _open(scenario: Path, overrides: list[str] | None, requests: int | None) -> Experiment:
     from splitexit.experiment import Experiment
     from splitexit.scenario import load
@@ -153,9 +165,6 @@ def _run(
     precision: str | None = None,
     max_seeds: int = 100,
 ) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from splitexit.compare import compare as compare_policies
     from splitexit.report.folder import new_folder, write
     from splitexit.report.plots import accuracy_over_latency, require_matplotlib
@@ -167,7 +176,7 @@ def _run(
     numbers = [experiment.scenario.seed] if seeds is None else parse_seeds(seeds)
     wanted = None if precision is None else parse_precision(precision)
     folder = new_folder(out, experiment.scenario.name)
-    with Progress(console=Console(stderr=True), transient=True, disable=json) as progress:
+    with progress_bar(json) as progress:
         bar = progress.add_task("simulating", total=None if wanted else len(labels) * len(numbers))
         comparison = compare_policies(experiment, labels, numbers, lambda _: progress.advance(bar), wanted, max_seeds)
     document = comparison.document() | {"run": str(folder)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitexit.cli.simulate import Json, Overrides, Requests, parse_labels, parse_seeds
+from splitexit.cli.simulate import Json, Overrides, Requests, parse_labels, parse_seeds, progress_bar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -125,24 +126,21 @@ def _folder(plan: Sweep, base: Experiment) -> Path:
 
 
 def _run(plan: Sweep, store: Store, jobs: int, backend: str | None, address: str | None, quiet: bool) -> pa.Table:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from splitexit.sweep import run
 
     columns = (TextColumn("sweeping"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, highlight=False)
-    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+    with progress_bar(quiet, *columns) as progress:
         bar = progress.add_task("", total=len(plan.units))
         try:
             return run(plan, store, jobs, backend, address, lambda _: progress.advance(bar))
         except KeyboardInterrupt:
             done = sum(store.get(unit) is not None for unit in plan.units)
             progress.stop()
-            console.print(
+            print(
                 f"{done} of {len(plan.units)} are kept; go on with: splitexit sweep --resume {store.folder}",
-                markup=False,
-                soft_wrap=True,
+                file=sys.stderr,
             )
             raise
 
