@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 from splitexit.sim.compiled.layout import World
 
+_compiled = njit(nogil=True, _nrt=False, forceinline=True)
+ROOT, ONE = np.uint64(0), np.uint64(1)
 
-@njit(cache=True, nogil=True)
-def put(w: World, time_s: float, kind: int, who: int) -> None:
-    """Adds an event; there is room."""
+
+@_compiled
+def put(w: World, time_s: float, kind: int, who: np.uint32) -> int:
+    """Adds an event and returns its count; there is room.
+
+    What happens mostly leads to one thing more, which then takes the place of the first.
+    """
     state, events = w.state[0], w.events
-    count, at = state.count, state.events
+    count = state.count
     state.count += 1
-    state.events += 1
-    while at > 0:
-        above = (at - 1) >> 1
-        if events[above].time_s <= time_s:  # it was put in before
-            break
-        events[at] = events[above]
-        at = above
+    if state.spent:
+        state.spent = 0
+        at = _down(w, state.events, time_s, count)
+    else:
+        at = _up(w, state.events, time_s)
+        state.events += ONE
     event = events[at]
     event.time_s, event.count, event.kind, event.who = time_s, count, kind, who
+    return int(count)
 
 
-@njit(cache=True, nogil=True)
-def remove_first(w: World) -> None:
+@_compiled
+def drop_first(w: World) -> None:
     """Takes the first event out."""
     state, events = w.state[0], w.events
-    state.events -= 1
-    size = state.events
-    last = events[size]
-    time_s, count = last.time_s, last.count
-    at, child = 0, 1
-    while child < size:
-        if child + 1 < size and _before(events[child + 1], events[child].time_s, events[child].count):
-            child += 1
-        if not _before(events[child], time_s, count):
-            break
-        events[at] = events[child]
-        at, child = child, 2 * child + 1
+    state.spent = 0
+    state.events -= ONE
+    last = events[state.events]
+    at = _down(w, state.events, last.time_s, last.count)
     events[at] = last
 
 
-@njit(cache=True, nogil=True)
+@_compiled
+def _up(w: World, at: np.uint64, time_s: float) -> np.uint64:
+    """Makes room for a new event, from the free place `at` upward; returns where."""
+    events = w.events
+    while at > ROOT:
+        above = (at - ONE) >> ONE
+        if events[above].time_s <= time_s:  # of equal ones it is the last
+            break
+        events[at] = events[above]
+        at = above
+    return at
+
+
+@_compiled
+def _down(w: World, size: np.uint64, time_s: float, count: int) -> np.uint64:
+    """Makes room for an event among the first `size`, from the first place downward; returns where."""
+    events = w.events
+    at, child = ROOT, ONE
+    while child < size:
+        other = child + ONE
+        if other < size and _before(events[other], events[child].time_s, events[child].count):
+            child = other
+        if not _before(events[child], time_s, count):
+            break
+        events[at] = events[child]
+        at, child = child, child + child + ONE
+    return at
+
+
+@_compiled
 def _before(event, time_s, count):  # type: ignore[no-untyped-def]
     return event.time_s < time_s or (event.time_s == time_s and event.count < count)

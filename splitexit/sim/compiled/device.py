@@ -1,4 +1,4 @@
-"""A device, as in splitexit.sim.device: one CPU, first come first served, and its patience."""
+"""A device, as in splitexit.sim.device: one CPU, first come first served."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ import numpy as np
 from numba import njit
 
 from splitexit.sim.compiled.calendar import put
-from splitexit.sim.compiled.layout import ANSWERED, GIVEN_UP, NONE, REPLIED, UNSENT, World
+from splitexit.sim.compiled.kinds import COMPUTED, ON_ITS_WAY, ROW_TO_COME, WAKE
+from splitexit.sim.compiled.layout import ANSWERED, NONE, REPLIED, UNSENT, World
 
-WAKE, COMPUTED, ARRIVE, DONE, REPLY, ALARM = range(6)
-ROW_TO_COME, ON_ITS_WAY = 1, 2
-
-_compiled = njit(cache=True, nogil=True)
+_compiled = njit(nogil=True, _nrt=False, forceinline=True)
+ONE = np.uint64(1)
 
 
 @_compiled
-def take_next(w: World, d: int) -> None:
-    """The CPU is free: it resumes a task, begins the next request, or sleeps until one arrives."""
+def take_next(w: World, d: np.uint32) -> None:
+    """The CPU is free: it resumes a task, begins the next request, or sleeps until one arrives.
+
+    Where nothing can come between, it does not sleep but begins at the time of the arrival to come.
+    """
     device = w.devices[d]
     if device.resumed != NONE:
         _resume(w, d)
-        return
-    if device.next >= device.total:
-        return
-    if device.closed:
-        if np.isnan(device.loop_s):
-            return
-        arrival_s = device.loop_s
-    else:
-        arrival_s = w.arrival_s[device.place + device.next - device.base]
-    if arrival_s <= w.state[0].now_s:
-        _begin(w, d, arrival_s)
-    elif not device.waking:
-        device.waking = 1
-        put(w, arrival_s, WAKE, d)
+    elif device.parked != NONE:
+        t = device.parked
+        device.parked = NONE
+        _compute(w, t)
+    elif device.next < device.total:
+        arrival_s = device.loop_s if device.closed else w.requests[device.place + device.next - device.base].arrival_s
+        if arrival_s <= w.state[0].now_s or device.free:
+            _compute(w, _begin(w, d, arrival_s))
+        elif not device.waking and not np.isnan(arrival_s):
+            device.waking = 1
+            put(w, arrival_s, WAKE, d)
 
 
 @_compiled
-def _begin(w: World, d: int, arrival_s: float) -> None:
+def _begin(w: World, d: np.uint32, arrival_s: float) -> np.uint32:
+    """A task for the next request."""
     device, state = w.devices[d], w.state[0]
     t = state.free_task
     task = w.tasks[t]
@@ -45,82 +45,98 @@ def _begin(w: World, d: int, arrival_s: float) -> None:
     state.tasks += 1
     line = device.place + device.next - device.base
     task.number, task.device = device.next, d
-    device.next += 1
+    device.next += ONE
     device.loop_s = np.nan
     task.arrival_s, task.due_s = arrival_s, arrival_s + device.deadline_s
-    task.start_s = task.clock_s = arrival_s if arrival_s > device.free_s else device.free_s
-    task.compute_s = task.encode_s = task.network_s = task.airtime_s = task.wait_s = task.edge_s = 0.0
-    task.awaited = task.reading = task.shed = 0
+    task.awaited = task.watched = task.reading = task.shed = 0
     task.uses = ROW_TO_COME
-    task.journey = w.journey[line]
+    task.journey = w.requests[line].journey
     task.path = w.journeys[task.journey].path
-    device.busy = 1
-    _work(w, t, w.state[0].groups + line if device.line == NONE else device.line)
-    put(w, task.clock_s, COMPUTED, t)
+    if device.line == NONE:
+        for column in range(w.seconds.shape[1]):
+            w.kept[t, column] = w.seconds[state.groups + line, column]
+    return t
 
 
 @_compiled
-def _work(w: World, t: int, line: int) -> None:
+def seconds(w: World, t: np.uint32, line: np.uint32, step: np.uint32) -> float:
+    """What this step takes for this task; `line` is its device's."""
+    column = w.steps[step]
+    return float(w.kept[t, column] if line == NONE else w.seconds[line, column])
+
+
+@_compiled
+def _compute(w: World, t: np.uint32) -> None:
     """Everything up to the send, or to the end where nothing is sent."""
     task = w.tasks[t]
-    path = w.paths[task.path]
-    for step in range(path.first, path.rpc if path.encode == NONE else path.encode):
-        seconds = w.seconds[line, w.steps[step]]
-        task.clock_s += seconds
-        task.compute_s += seconds
+    device, path = w.devices[task.device], w.paths[task.path]
+    task.start_s = task.clock_s = task.arrival_s if task.arrival_s > device.free_s else device.free_s
+    task.encode_s = task.network_s = task.airtime_s = task.wait_s = task.edge_s = 0.0
+    device.busy = 1
+    device.ahead = t if task.arrival_s > w.state[0].now_s else NONE
+    _run(w, t)
     task.computing, task.outcome = 1, ANSWERED
-    if path.encode == NONE:
-        return
-    task.encode_s = w.seconds[line, w.steps[path.encode]]
+    if path.encode != NONE:
+        _encode(w, t)
+    task.event = put(w, task.clock_s, COMPUTED, t)
+
+
+@_compiled
+def _run(w: World, t: np.uint32) -> None:
+    """The steps that only compute."""
+    task = w.tasks[t]
+    path, line = w.paths[task.path], w.devices[task.device].line
+    clock_s, compute_s = task.clock_s, 0.0
+    for step in range(path.first, path.computed):
+        lasts_s = seconds(w, t, line, np.uint32(step))
+        clock_s += lasts_s
+        compute_s += lasts_s
+    task.clock_s, task.compute_s = clock_s, compute_s
+
+
+@_compiled
+def _encode(w: World, t: np.uint32) -> None:
+    task = w.tasks[t]
+    path = w.paths[task.path]
+    task.encode_s = seconds(w, t, w.devices[task.device].line, path.encode)
     task.clock_s += task.encode_s
-    if w.devices[task.device].line == NONE:
-        w.kept[t] = w.seconds[line]
     timeout_s = task.due_s - task.clock_s
     if path.alone:
         timeout_s -= path.fallback_s
     task.timeout_s = path.timeout_s if path.timeout_s < timeout_s else timeout_s
     if task.timeout_s > 0.0:
         task.computing = 0
-        return
-    task.outcome = UNSENT
-    _fall_back(w, t)
+    else:
+        task.outcome = UNSENT
+        _fall_back(w, t)
 
 
 @_compiled
-def _fall_back(w: World, t: int) -> None:
+def _fall_back(w: World, t: np.uint32) -> None:
     """On to the next exit, where there is no reading yet."""
     task = w.tasks[t]
-    path = w.paths[task.path]
-    if path.fallback != NONE:
-        seconds = kept(w, t, path.fallback)
-        task.clock_s += seconds
-        task.compute_s += seconds
+    step = w.paths[task.path].fallback
+    if step != NONE:
+        lasts_s = seconds(w, t, w.devices[task.device].line, step)
+        task.clock_s += lasts_s
+        task.compute_s += lasts_s
 
 
 @_compiled
-def kept(w: World, t: int, step: int) -> float:
-    """Seconds of this step for a task that has been sent."""
-    line = w.devices[w.tasks[t].device].line
-    return float(w.kept[t, w.steps[step]] if line == NONE else w.seconds[line, w.steps[step]])
-
-
-@_compiled
-def _resume(w: World, d: int) -> None:
+def _resume(w: World, d: np.uint32) -> None:
     device = w.devices[d]
     t = device.resumed
     task = w.tasks[t]
     device.resumed = task.next
-    if task.next == NONE:
-        device.resumed_last = NONE
     task.clock_s = max(task.clock_s, device.free_s)
     task.computing = 1
     device.busy = 1
     _fall_back(w, t)
-    put(w, task.clock_s, COMPUTED, t)
+    task.event = put(w, task.clock_s, COMPUTED, t)
 
 
 @_compiled
-def wake(w: World, d: int) -> None:
+def wake(w: World, d: np.uint32) -> None:
     """A request arrives."""
     device = w.devices[d]
     device.waking = 0
@@ -129,170 +145,88 @@ def wake(w: World, d: int) -> None:
 
 
 @_compiled
-def computed(w: World, t: int) -> None:
-    """The CPU has done what it can for this task: it is answered, or its payload leaves."""
-    task = w.tasks[t]
-    device, now_s = w.devices[task.device], task.clock_s
-    d = task.device
-    if task.computing:
-        _finish(w, t)
-    else:
-        _send(w, t)
-        if not device.pipeline:
-            return
+def release(w: World, d: np.uint32, now_s: float) -> None:
+    """The CPU has nothing more to do for the task that it was busy with."""
+    device = w.devices[d]
     device.free_s, device.busy = now_s, 0
     take_next(w, d)
 
 
 @_compiled
-def _send(w: World, t: int) -> None:
-    task = w.tasks[t]
-    device = w.devices[task.device]
-    task.sent_s = w.state[0].now_s
-    task.give_up_s = task.sent_s + task.timeout_s
-    task.awaited = 1
-    task.uses |= ON_ITS_WAY
-    _expect(w, t)
-    link = w.links[device.uplink]
-    start_s = task.sent_s if task.sent_s > link.free_s else link.free_s
-    link.free_s = start_s + w.journeys[task.journey].size_bytes * link.byte_s
-    task.airtime_s = link.free_s - start_s
-    put(w, link.free_s + link.delay_s + kept(w, t, w.paths[task.path].rpc), ARRIVE, t)
-
-
-@_compiled
-def _expect(w: World, t: int) -> None:
-    """Puts it among those awaited, in order of (give_up_s, number)."""
-    task = w.tasks[t]
-    device = w.devices[task.device]
-    sooner = device.due_last
-    while sooner != NONE and w.tasks[sooner].give_up_s > task.give_up_s:
-        sooner = w.tasks[sooner].sooner
-    while sooner != NONE and w.tasks[sooner].give_up_s == task.give_up_s and w.tasks[sooner].number > task.number:
-        sooner = w.tasks[sooner].sooner
-    later = device.due if sooner == NONE else w.tasks[sooner].later
-    task.sooner, task.later = sooner, later
-    if sooner == NONE:
-        device.due = t
-    else:
-        w.tasks[sooner].later = t
-    if later == NONE:
-        device.due_last = t
-    else:
-        w.tasks[later].sooner = t
-    if task.give_up_s < device.alarm_s:
-        _set_alarm(w, task.device, task.give_up_s)
-
-
-@_compiled
-def _forget(w: World, t: int) -> None:
-    """It is awaited no more."""
-    task = w.tasks[t]
-    device = w.devices[task.device]
-    task.awaited = 0
-    if task.sooner == NONE:
-        device.due = task.later
-    else:
-        w.tasks[task.sooner].later = task.later
-    if task.later == NONE:
-        device.due_last = task.sooner
-    else:
-        w.tasks[task.later].sooner = task.sooner
-
-
-@_compiled
-def _set_alarm(w: World, d: int, time_s: float) -> None:
-    w.devices[d].alarm_s = time_s
-    if time_s < np.inf:
-        put(w, time_s, ALARM, d)
-
-
-@_compiled
-def alarm(w: World, d: int) -> None:
-    """Time is up for the first of those awaited, unless an earlier alarm took this one's place."""
-    device, now_s = w.devices[d], w.state[0].now_s
-    if now_s < device.alarm_s:
-        return
-    late = device.due
-    after = late
-    while after != NONE and w.tasks[after].give_up_s <= now_s:
-        after = w.tasks[after].later
-    _set_alarm(w, d, np.inf if after == NONE else w.tasks[after].give_up_s)
-    while late != after:
-        t, late = late, w.tasks[late].later
-        _forget(w, t)
-        w.tasks[t].shed = 0  # if it was, the device has not heard of it
-        _heard(w, t, GIVEN_UP)
-
-
-@_compiled
-def reply(w: World, t: int) -> None:
-    """A reply or a refusal arrives."""
-    task, now_s = w.tasks[t], w.state[0].now_s
-    if not task.awaited or now_s >= task.give_up_s:
-        leave(w, t)
-        return
-    _forget(w, t)
-    leave(w, t)
-    _heard(w, t, REPLIED if task.reading else GIVEN_UP)
-
-
-@_compiled
-def _heard(w: World, t: int, outcome: int) -> None:
+def heard(w: World, t: np.uint32, outcome: int) -> None:
     """The wait for the edge is over: the request ends, or needs the CPU for its fallback."""
-    task = w.tasks[t]
-    d, now_s = task.device, w.state[0].now_s
-    device = w.devices[d]
-    task.clock_s, task.outcome = now_s, outcome
-    task.network_s = now_s - task.sent_s
-    if outcome == REPLIED:
-        task.network_s = task.network_s - task.wait_s - task.edge_s
+    task, now_s = w.tasks[t], w.state[0].now_s
+    device = w.devices[task.device]
+    d = task.device
+    task.clock_s = now_s
+    if settle(w, t, outcome, now_s):
+        finish(w, t)
     else:
-        task.wait_s = task.edge_s = 0.0
-    if outcome == GIVEN_UP and w.paths[task.path].fallback != NONE:
-        task.next = NONE
-        if device.resumed == NONE:
-            device.resumed = t
-        else:
-            w.tasks[device.resumed_last].next = t
-        device.resumed_last = t
-    else:
-        _finish(w, t)
+        _queue(w, t)
     if not device.pipeline:
-        device.free_s, device.busy = now_s, 0
-        take_next(w, d)
+        release(w, d, now_s)
     elif not device.busy:
         take_next(w, d)
 
 
 @_compiled
-def _finish(w: World, t: int) -> None:
+def settle(w: World, t: np.uint32, outcome: int, now_s: float) -> bool:
+    """Notes how the wait ended; returns whether the request has ended, too."""
+    task = w.tasks[t]
+    task.outcome = outcome
+    task.network_s = now_s - task.sent_s
+    if outcome == REPLIED:
+        task.network_s = task.network_s - task.wait_s - task.edge_s
+        return True
+    task.wait_s = task.edge_s = 0.0
+    return w.paths[task.path].fallback == NONE
+
+
+@_compiled
+def _queue(w: World, t: np.uint32) -> None:
+    """Puts a task among those to be resumed; one that was begun ahead of its arrival makes way."""
+    task, now_s = w.tasks[t], w.state[0].now_s
+    device = w.devices[task.device]
+    task.next = NONE
+    if device.resumed == NONE:
+        device.resumed = t
+    else:
+        w.tasks[device.resumed_last].next = t
+    device.resumed_last = t
+    ahead = device.ahead
+    if ahead != NONE and w.tasks[ahead].arrival_s > now_s:
+        w.tasks[ahead].event = -1  # what stands in the calendar for it means nothing now
+        device.parked, device.ahead, device.busy = ahead, NONE, 0
+
+
+@_compiled
+def finish(w: World, t: np.uint32) -> None:
     """Writes the row."""
     task, state = w.tasks[t], w.state[0]
     device = w.devices[task.device]
     if device.closed:
         device.loop_s = task.clock_s + device.think_s
     row = w.rows[state.rows]
-    state.rows += 1
+    state.rows += ONE
     row.number, row.device, row.journey, row.outcome = task.number, task.device, task.journey, task.outcome
     row.arrival_s, row.start_s, row.done_s = task.arrival_s, task.start_s, task.clock_s
     row.compute_s, row.encode_s, row.network_s = task.compute_s, task.encode_s, task.network_s
     row.airtime_s, row.wait_s, row.edge_s = task.airtime_s, task.wait_s, task.edge_s
     row.met, row.shed = task.clock_s <= task.due_s, task.shed
-    _release(w, t, ROW_TO_COME)
+    _let_go(w, t, ROW_TO_COME)
 
 
 @_compiled
-def leave(w: World, t: int) -> None:
+def leave(w: World, t: np.uint32) -> None:
     """It has left the links and the edge."""
-    _release(w, t, ON_ITS_WAY)
+    _let_go(w, t, ON_ITS_WAY)
 
 
 @_compiled
-def _release(w: World, t: int, use: int) -> None:
-    task = w.tasks[t]
+def _let_go(w: World, t: np.uint32, use: int) -> None:
+    task, state = w.tasks[t], w.state[0]
     task.uses &= ~use
     if not task.uses:
-        task.next = w.state[0].free_task
-        w.state[0].free_task = t
-        w.state[0].tasks -= 1
+        task.next = state.free_task
+        state.free_task = t
+        state.tasks -= 1

@@ -19,6 +19,7 @@ from splitexit.sim.compiled.layout import (
     EVENT,
     LINK,
     NONE,
+    REQUEST,
     ROW,
     SERVER,
     STATE,
@@ -105,8 +106,7 @@ class Engine:
             paths=self.book.paths,
             steps=self.book.steps,
             journeys=self.book.journeys,
-            arrival_s=np.zeros(count * self._stretch),
-            journey=np.zeros(count * self._stretch, np.int32),
+            requests=np.zeros(count * self._stretch, REQUEST),
             seconds=seconds,
             kept=np.zeros((0, width)),
             rows=np.zeros(0, ROW),
@@ -141,10 +141,10 @@ class Engine:
                 count = len(times_s)
                 record["total"] = first + count
                 place = slice(place.start, place.start + count)
-            world.arrival_s[place] = times_s
+            world.requests["arrival_s"][place] = times_s
         positions = self._positions[device].take(count)
         numbers = self._choices[group.number].numbers(device, first, positions)
-        world.journey[place] = numbers + self.book.first[group.number]
+        world.requests["journey"][place] = numbers + self.book.first[group.number]
         times = self.book.times[group.number]
         if times.constant is None and count:
             lines = slice(place.start + len(self.experiment.groups), place.stop + len(self.experiment.groups))
@@ -188,7 +188,7 @@ class Engine:
 def _stations(experiment: Experiment) -> tuple[Array, Array]:
     """Devices and links: two per device that has its own, two per access point."""
     devices, links = np.zeros(experiment.total_devices, DEVICE), list[tuple[float, ...]]()
-    for name in ("resumed", "resumed_last", "due", "due_last", "line"):
+    for name in ("resumed", "resumed_last", "due", "due_last", "line", "ahead", "parked"):
         devices[name] = NONE
     devices["alarm_s"] = inf
     first_of_cell = {}
@@ -200,6 +200,7 @@ def _stations(experiment: Experiment) -> tuple[Array, Array]:
         those = devices[group.first : group.first + group.count]
         those["deadline_s"], those["pipeline"] = config.deadline_s, config.pipeline
         those["closed"], those["think_s"] = arrivals.closed, arrivals.think_s
+        those["free"] = config.pipeline and not arrivals.closed
         if config.access_point is None:
             those["uplink"] = len(links) + 2 * np.arange(group.count)
             pair = [_link(experiment.uplink(0, group.first)), _link(experiment.downlink(0, group.first))]

@@ -53,7 +53,7 @@ class Path(NamedTuple):
     def pair(self) -> tuple[int, str] | None:
         """The (split, codec) that it sends; None where it does not."""
         last = self.device[-1]
-        return tuple(last) if type(last) is Encode else None  # type: ignore[return-value]
+        return (last.split, last.codec) if type(last) is Encode else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What the compiled engine keeps in memory: one array of records per kind of thing, all numbers.
 
-Fields mean what they mean in the SimPy engine (splitexit.sim), which this one repeats event by event.
+Fields mean what they mean in the SimPy engine (splitexit.sim), which this one repeats event by event. Whatever is an
+index has no sign: numba then leaves out the code for negative ones, a third of a run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-NONE = -1
+NONE = np.uint32(0xFFFFFFFF)
 """No task, no server, no limit."""
 
 ANSWERED, REPLIED, GIVEN_UP, UNSENT = range(4)
@@ -22,20 +23,22 @@ def _record(**fields: str) -> np.dtype[Any]:
     return np.dtype(list(fields.items()), align=True)
 
 
-EVENT = _record(time_s="f8", count="i8", kind="i4", who="i4")
+EVENT = _record(time_s="f8", count="i8", kind="i4", who="u4")
 
 STATE = _record(
     now_s="f8",
+    event="i8",  # count of the present one
     count="i8",  # events put in so far
-    events="i8",  # in the calendar
-    free_task="i8",  # head of the list of unused tasks
+    events="u8",  # in the calendar
     tasks="i8",  # in use
-    rows="i8",  # in the output
-    device="i8",  # that needs more requests
-    turn="i8",  # of the balancer
-    groups="i8",
+    rows="u8",  # in the output
+    groups="u8",
+    turn="u8",  # of the balancer
     downlink_bytes="i8",
+    free_task="u4",  # head of the list of unused tasks
+    device="u4",  # that needs more requests
     least_loaded="i1",
+    spent="i1",  # the first event has happened and is still there
 )
 
 TASK = _record(
@@ -54,17 +57,19 @@ TASK = _record(
     wait_s="f8",
     edge_s="f8",
     number="i8",
-    device="i4",
-    journey="i4",
-    path="i4",
-    server="i4",
-    next="i4",  # in the queue of resumed tasks, or among unused ones
-    behind="i4",  # in the queue of a server
-    sooner="i4",  # neighbours among those that their device waits for
-    later="i4",
+    event="i8",  # count of the event at which the CPU is done with it
+    device="u4",
+    journey="u4",
+    path="u4",
+    server="u4",
+    next="u4",  # in the queue of resumed tasks, or among unused ones
+    behind="u4",  # in the queue of a server
+    sooner="u4",  # neighbours among those that their device may have to give up
+    later="u4",
     outcome="i1",
     computing="i1",  # to the end of the request, not just to a send
     awaited="i1",
+    watched="i1",  # among those that may have to be given up
     reading="i1",
     shed="i1",
     uses="i1",  # 1: its row is to come, 2: it is on its way or at the edge
@@ -76,42 +81,47 @@ DEVICE = _record(
     think_s="f8",
     deadline_s="f8",
     alarm_s="f8",
-    next="i8",
-    loaded="i8",  # requests that are in memory, or were
-    total="i8",
-    base="i8",  # the first request in memory
-    place="i8",  # where it is in memory
-    line="i8",  # of `seconds`; NONE where every request has a line of its own
-    uplink="i4",
-    downlink="i4",
-    resumed="i4",  # head and tail of the queue of resumed tasks
-    resumed_last="i4",
-    due="i4",  # whom it waits for, the first to give up at the head
-    due_last="i4",
+    next="u8",
+    loaded="u8",  # requests that are in memory, or were
+    total="u8",
+    base="u8",  # the first request in memory
+    place="u8",  # where it is in memory
+    line="u4",  # of `seconds`; NONE where every request has a line of its own
+    uplink="u4",
+    downlink="u4",
+    ahead="u4",  # the task that it will begin when it arrives
+    parked="u4",  # the same, when a resumed one came between
+    resumed="u4",  # head and tail of the queue of resumed tasks
+    resumed_last="u4",
+    due="u4",  # whom it may have to give up, the first at the head
+    due_last="u4",
     busy="i1",
     waking="i1",
     pipeline="i1",
     closed="i1",
+    free="i1",  # open arrivals and pipelining: nothing but a fallback comes between it and its next request
 )
 
 LINK = _record(free_s="f8", byte_s="f8", delay_s="f8")
 
-SERVER = _record(idle="i4", running="i4", waiting="i4", head="i4", tail="i4", room="i4")
+SERVER = _record(idle="i4", running="i4", waiting="u4", room="u4", head="u4", tail="u4")
 
 PATH = _record(
     fallback_s="f8",
     timeout_s="f8",
-    first="i4",  # columns of the steps on the device before it sends or answers
-    encode="i4",  # column; NONE where it does not send
-    rpc="i4",
-    edge="i4",  # columns on the edge, the decoding first
-    edge_end="i4",
-    fallback="i4",  # column; NONE where a reading is there
-    end="i4",
+    first="u4",  # columns of the steps on the device before it sends or answers
+    computed="u4",  # where they end
+    encode="u4",  # column; NONE where it does not send
+    rpc="u4",
+    edge="u4",  # columns on the edge, the decoding first
+    edge_end="u4",
+    fallback="u4",  # column; NONE where a reading is there
     alone="i1",  # without a reading when it sends
 )
 
-JOURNEY = _record(path="i4", size_bytes="i4")
+JOURNEY = _record(path="u4", size_bytes="i4")
+
+REQUEST = _record(arrival_s="f8", journey="u4")
 
 ROW = _record(
     arrival_s="f8",
@@ -124,8 +134,8 @@ ROW = _record(
     edge_s="f8",
     done_s="f8",
     number="i8",
-    device="i4",
-    journey="i4",
+    device="u4",
+    journey="u4",
     outcome="i1",
     met="i1",
     shed="i1",
@@ -136,9 +146,9 @@ class World(NamedTuple):
     """All of it.
 
     steps     columns of `seconds`, path after path
-    arrival_s, journey   of the requests in memory, one stretch per device
+    requests  those in memory, one stretch per device
     seconds   what every step takes, (lines, columns): a line per group, then one per request in memory
-    kept      the lines of tasks that were sent, (tasks, columns)
+    kept      the lines of tasks in use, (tasks, columns), where they vary
     """
 
     state: Array
@@ -150,8 +160,7 @@ class World(NamedTuple):
     paths: Array
     steps: Array
     journeys: Array
-    arrival_s: Array
-    journey: Array
+    requests: Array
     seconds: Array
     kept: Array
     rows: Array

@@ -77,7 +77,7 @@ class Book:
         for group, chosen in zip(experiment.groups, choices, strict=True):
             self._add(experiment, group, chosen)
         self.paths = np.array(self._records, PATH)
-        self.steps = np.array(self._steps, np.int32)
+        self.steps = np.array(self._steps, np.uint32)
 
     def _reserve(self, choices: Sequence[Choices]) -> None:
         sizes = [chosen.plans * chosen.samples for chosen in choices]
@@ -119,12 +119,12 @@ class Book:
                 setting.fallback_s[path.pair[0]] if path.pair and path.fallback else 0.0,
                 inf if path.timeout_s is None else path.timeout_s,
                 first,
+                rpc - 1 if sends else rpc,
                 rpc - 1 if sends else NONE,
                 rpc,
                 rpc + 1,
                 edge_end,
                 edge_end if path.fallback else NONE,
-                len(self._steps),
                 path.fallback is not None,
             )
         )

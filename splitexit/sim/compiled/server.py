@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 from splitexit.sim.compiled.calendar import put
-from splitexit.sim.compiled.device import DONE, REPLY, kept, leave
+from splitexit.sim.compiled.device import leave, seconds
+from splitexit.sim.compiled.kinds import DONE
 from splitexit.sim.compiled.layout import NONE, World
+from splitexit.sim.compiled.transport import answer, watch
 
-_compiled = njit(cache=True, nogil=True)
+_compiled = njit(nogil=True, _nrt=False, forceinline=True)
+FIRST, ONE = np.uint32(0), np.uint64(1)
 
 
 @_compiled
-def arrive(w: World, t: int) -> None:
+def arrive(w: World, t: np.uint32) -> None:
     """A payload is here."""
     task, now_s = w.tasks[t], w.state[0].now_s
     task.arrive_s = now_s
@@ -26,30 +30,33 @@ def arrive(w: World, t: int) -> None:
         _start(w, t)
     elif server.room != NONE and _waiting(w, s) >= server.room:
         task.shed = 1
-        _answer(w, t)
+        answer(w, t)
     else:
         _queue(w, s, t)
 
 
 @_compiled
-def _choose(w: World) -> int:
-    state, count = w.state[0], len(w.servers)
-    if count == 1:
-        return 0
+def _choose(w: World) -> np.uint32:
+    state, count = w.state[0], np.uint64(len(w.servers))
+    if count == ONE:
+        return FIRST
     if not state.least_loaded:
-        state.turn += 1
-        return int((state.turn - 1) % count)
-    best, fewest = 0, _waiting(w, 0) + w.servers[0].running
-    for s in range(1, count):
-        present = _waiting(w, s) + w.servers[s].running
+        turn = state.turn
+        state.turn += ONE
+        return np.uint32(turn % count)
+    best, fewest = FIRST, w.servers[FIRST].running + np.int64(_waiting(w, FIRST))
+    for number in range(1, len(w.servers)):
+        s = np.uint32(number)
+        present = w.servers[s].running + np.int64(_waiting(w, s))
         if present < fewest:
             best, fewest = s, present
     return best
 
 
 @_compiled
-def _queue(w: World, s: int, t: int) -> None:
+def _queue(w: World, s: np.uint32, t: np.uint32) -> None:
     server = w.servers[s]
+    watch(w, t)
     w.tasks[t].behind = NONE
     if server.head == NONE:
         server.head = t
@@ -60,43 +67,45 @@ def _queue(w: World, s: int, t: int) -> None:
 
 
 @_compiled
-def _pop(w: World, s: int) -> int:
+def _pop(w: World, s: np.uint32) -> np.uint32:
     server = w.servers[s]
     t = server.head
     server.head = w.tasks[t].behind
     server.waiting -= 1
-    return int(t)
+    return t
 
 
 @_compiled
-def _waiting(w: World, s: int) -> int:
+def _waiting(w: World, s: np.uint32) -> np.uint32:
     """How many wait; those that nobody waits for any more leave the head of the queue."""
     server, now_s = w.servers[s], w.state[0].now_s
     while server.head != NONE and w.tasks[server.head].give_up_s <= now_s:
         leave(w, _pop(w, s))
-    return int(server.waiting)
+    return server.waiting
 
 
 @_compiled
-def _start(w: World, t: int) -> None:
+def _start(w: World, t: np.uint32) -> None:
     """Decodes and runs; stops at the first stage boundary at or behind `give_up_s`."""
     task, now_s = w.tasks[t], w.state[0].now_s
     server, path = w.servers[task.server], w.paths[task.path]
     server.idle -= 1
     server.running += 1
     task.wait_s += now_s - task.arrive_s
-    done_s = now_s
+    done_s, line = now_s, w.devices[task.device].line
     for step in range(path.edge, path.edge_end):
         if step > path.edge and done_s >= task.give_up_s:
             break
-        done_s += kept(w, t, step)
+        done_s += seconds(w, t, line, np.uint32(step))
     task.reading = done_s < task.give_up_s
+    if not task.reading:
+        watch(w, t)
     task.edge_s += done_s - now_s
     put(w, done_s, DONE, t)
 
 
 @_compiled
-def done(w: World, t: int) -> None:
+def done(w: World, t: np.uint32) -> None:
     """A worker is through with a job, and takes the next."""
     task = w.tasks[t]
     s = task.server
@@ -106,15 +115,6 @@ def done(w: World, t: int) -> None:
     if _waiting(w, s):
         _start(w, _pop(w, s))
     if task.reading:
-        _answer(w, t)
+        answer(w, t)
     else:
         leave(w, t)
-
-
-@_compiled
-def _answer(w: World, t: int) -> None:
-    """A reply or a refusal takes the downlink."""
-    state, link = w.state[0], w.links[w.devices[w.tasks[t].device].downlink]
-    start_s = state.now_s if state.now_s > link.free_s else link.free_s
-    link.free_s = start_s + state.downlink_bytes * link.byte_s
-    put(w, link.free_s + link.delay_s, REPLY, t)

@@ -68,7 +68,7 @@ def on_device(parts: Parts, step: Step) -> Array:
             return parts.exit(exit_) + parts.run(first, last) if last > first else parts.exit(exit_)
         case RunStages(first, last):
             return parts.run(first, last)
-        case Encode(split, codec):
+        case Encode(split, codec, _):
             return parts.codec(parts.calibration.encode[split, codec])
     raise AssertionError(f"no seconds for {step}")
 
