@@ -334,6 +334,23 @@ class TestLinks:
         assert (row.answered_by, row.lost_reply, row.shed) == (FALLBACK, True, False)
         assert row.response_s == near(0.2)
         assert row.network_s == near(0.2 - HEAD_S[0] - send_s(UINT8))
+        assert row.airtime_s == near(row.network_s)
+
+    @pytest.mark.parametrize("sharing", ["fifo", "processor"])
+    def test_a_cell_that_is_out_for_good(self, tmp_path: Path, sharing: str) -> None:
+        """First come, first served, the second never gets its turn; sharing, both are on air to no end."""
+        experiment = scripted.scripted(
+            tmp_path,
+            [[0.0], [0.001]],
+            access_points={"cell": {"sharing": sharing}},
+            devices__access_point="cell",
+            devices__deadline_ms=200.0,
+            events=[{"kind": "outage", "at_s": 0.0, "on": "cell"}],
+        )
+        first, second = rows_of(experiment, "uint8@1")
+        assert (first.lost_reply, second.lost_reply) == (True, True)
+        assert first.airtime_s == near(first.network_s)
+        assert second.airtime_s == near(0.0 if sharing == "fifo" else second.network_s)
 
 
 class TestBatches:

@@ -43,7 +43,7 @@ class FifoLane:
         sender = job.task.request.device if self._shared else None
         start_s, sent_s, arrive_s = self._fifo.send(self._env._now, size_bytes, sender)
         if self._radio:
-            job.airtime_s = sent_s - start_s
+            job.airtime_s = sent_s - start_s if sent_s < FOREVER else max(0.0, job.give_up_s - start_s)
         if arrive_s < FOREVER:
             self._calendar.put(arrive_s + extra_s, job, handlers)
 
@@ -64,6 +64,8 @@ class SharedLane:
     def carry(self, size_bytes: int, job: Job, handlers: Handlers, extra_s: float = 0.0) -> None:
         """Takes a message from now on; `handlers` get the job `extra_s` after it has arrived."""
         now_s = self._env._now
+        if self._radio:
+            job.airtime_s = job.give_up_s - now_s  # unless it is through before
         self._deliver(now_s)
         self._sharing.offer(now_s, size_bytes, (job, handlers, extra_s), job.task.request.device)
         self._arm()
