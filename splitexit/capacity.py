@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from splitexit import backlog
 from splitexit.compare import Run, run_once
 from splitexit.errors import UsageError
@@ -234,3 +236,8 @@ def row(point: Point, key: str, slos: Sequence[Slo]) -> dict[str, Any]:
     for slo, interval, state in zip(slos, point.intervals, point.states, strict=True):
         line |= {slo.text: state, **{f"{slo.metric}_{end}": v for end, v in interval._asdict().items()}}
     return line | {"verdict": point.verdict, "bottleneck": point.bottleneck, "utilisation": point.utilisation}
+
+
+def points(found: Sequence[Capacity], key: str) -> pa.Table:
+    """All points of all policies as one tidy table."""
+    return pa.Table.from_pylist([row(point, key, each.slos) for each in found for point in each.points])

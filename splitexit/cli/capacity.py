@@ -186,13 +186,10 @@ def _estimate(slo: Slo, interval: Interval) -> str:
 def _write(
     folder: Path, experiment: Experiment, found: list[Capacity], key: str, document: dict[str, Any], seeds: list[int]
 ) -> None:
-    import pyarrow as pa
-
-    from splitexit.capacity import row
+    from splitexit.capacity import points
     from splitexit.report.folder import write_points
 
-    rows = [row(point, key, each.slos) for each in found for point in each.points]
-    write_points(folder, experiment, pa.Table.from_pylist(rows), document, seeds)
+    write_points(folder, experiment, points(found, key), document, seeds)
 
 
 def _show(found: list[Capacity], title: str, key: str, confidence: float) -> None:

@@ -12,8 +12,6 @@ import typer
 from splitexit.cli.simulate import Json, Overrides, Requests, parse_labels, parse_seeds, progress_bar
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from splitexit.experiment import Experiment
     from splitexit.sweep import Store, Sweep
 
@@ -125,7 +123,7 @@ def _folder(plan: Sweep, base: Experiment) -> Path:
     return Path("runs") / f"sweep-{base.scenario.name}-{digest[:8]}"
 
 
-def _run(plan: Sweep, store: Store, jobs: int, backend: str | None, address: str | None, quiet: bool) -> pa.Table:
+def _run(plan: Sweep, store: Store, jobs: int, backend: str | None, address: str | None, quiet: bool) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from splitexit.sweep import run
@@ -145,7 +143,7 @@ def _run(plan: Sweep, store: Store, jobs: int, backend: str | None, address: str
             raise
 
 
-def _document(plan: Sweep, base: Experiment, table: pa.Table) -> dict[str, Any]:
+def _document(plan: Sweep, base: Experiment, table: Any) -> dict[str, Any]:
     from splitexit.stats import CONFIDENCE
 
     return {
@@ -159,7 +157,7 @@ def _document(plan: Sweep, base: Experiment, table: pa.Table) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, base: Experiment, table: pa.Table, document: Mapping[str, Any], plan: Sweep) -> None:
+def _write(folder: Path, base: Experiment, table: Any, document: Mapping[str, Any], plan: Sweep) -> None:
     from splitexit.report.folder import write_points
 
     write_points(folder, base, table, document, list(plan.seeds))
