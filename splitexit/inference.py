@@ -332,11 +332,25 @@ def infer_behind(
 
 def infer_on_edge(
     spec: ModelSpec, split: int, checks: tuple[ExitCheck, ...]
-) -> Generator[RunStages | ReadExit, "tuple[Reading, float] | None", Reading]:
+) -> Generator[RunStages | ReadExit, tuple[Reading, float] | None, Reading]:
     """An edge that has all stages: `infer_behind` up to the final exit."""
     reading = yield from infer_behind(spec, split, checks, [], spec.num_stages)
     assert reading is not None
     return reading
+
+
+def course_behind(spec: ModelSpec, split: int, until: int) -> tuple[RunStages | ReadExit, ...]:
+    """The steps of `infer_behind` without exits to look at: then they do not depend on what is read."""
+    steps, course = infer_behind(spec, split, (), [], until), list[RunStages | ReadExit]()
+    try:
+        course.append(next(steps))
+        steps.send((_UNREAD, 0.0))
+    except StopIteration:
+        return tuple(course)
+    raise AssertionError(f"more than one step behind split {split} without exits to look at")
+
+
+_UNREAD = Reading(0, 0, 0.0, 0.0, 0.0)
 
 
 def next_exit(setting: Setting, split: int) -> int:

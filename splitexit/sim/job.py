@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from splitexit.bundle import ModelSpec
 from splitexit.calibration import Pair, Times
 from splitexit.decision import Reading
-from splitexit.inference import ReadExit, Send, infer_behind
+from splitexit.inference import ReadExit, RunStages, Send, infer_behind
 from splitexit.sim.calendar import Event
 from splitexit.sim.task import Task
 
@@ -21,6 +22,9 @@ class Share(Protocol):
 
     spec: ModelSpec
     until: int
+
+    def course(self, split: int) -> Sequence[RunStages | ReadExit]:
+        """What is done with features of that split where no exits are to be looked at."""
 
     @property
     def recodes(self) -> Pair | None:
@@ -86,26 +90,45 @@ class Job(Event):
         Returns:
             When it is done, or has been stopped.
         """
-        times, give_up_s, now_s = self.times, self.give_up_s, start_s
+        now_s = start_s
         if self.split < tier.until:
-            now_s += times.decode_s((self.split, self.codec))
+            now_s += self.times.decode_s((self.split, self.codec))
+        now_s = self._follow(tier, now_s) if self.send.edge_exits else self._run_through(tier, now_s)
+        if self.reading is None and now_s < self.give_up_s:
+            now_s += self.recoding_s(tier)
+        self.compute_s += now_s - start_s
+        return now_s
+
+    def _follow(self, tier: Share, now_s: float) -> float:
+        """Asks step by step what comes next, for that depends on what exits say."""
         steps = infer_behind(tier.spec, self.split, self.send.edge_exits, self.readings, tier.until)
         said: tuple[Reading, float] | None = None
         try:
-            while now_s < give_up_s:
+            while now_s < self.give_up_s:
                 step = steps.send(said)
-                for stage_s in times.stages[step.first : step.last]:
-                    if now_s >= give_up_s:
-                        break
-                    now_s += stage_s
-                if type(step) is ReadExit and now_s < give_up_s:
-                    now_s += times.exits[step.exit]
-                    said = self.says(step.exit), 0.0
+                now_s = self._run(step, now_s)
+                said = (self.says(step.exit), 0.0) if type(step) is ReadExit else None
         except StopIteration as done:
             self.reading = done.value
-            if done.value is None:
-                now_s += self.recoding_s(tier)
-        self.compute_s += now_s - start_s
+        return now_s
+
+    def _run_through(self, tier: Share, now_s: float) -> float:
+        """Without exits to look at, every job of a split goes the same way."""
+        for step in tier.course(self.split):
+            now_s = self._run(step, now_s)
+            if type(step) is ReadExit and now_s < self.give_up_s:
+                self.reading = self.says(step.exit)
+        return now_s
+
+    def _run(self, step: RunStages | ReadExit, now_s: float) -> float:
+        """When the step is done, or was stopped."""
+        give_up_s = self.give_up_s
+        for stage_s in self.times.stages[step.first : step.last]:
+            if now_s >= give_up_s:
+                return now_s
+            now_s += stage_s
+        if type(step) is ReadExit and now_s < give_up_s:
+            now_s += self.times.exits[step.exit]
         return now_s
 
     def recoding_s(self, tier: Share) -> float:

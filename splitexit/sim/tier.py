@@ -8,6 +8,7 @@ from itertools import count
 
 from splitexit.bundle import ModelSpec
 from splitexit.calibration import Pair, ServiceTimes
+from splitexit.inference import ReadExit, RunStages, course_behind
 from splitexit.sim.calendar import Calendar
 from splitexit.sim.job import Job
 from splitexit.sim.lane import Lane
@@ -51,6 +52,7 @@ class Tier:
     def __init__(self, calendar: Calendar, spec: ModelSpec, name: str, until: int, balancer: str) -> None:
         self._env, self.spec, self.name, self.until = calendar.env, spec, name, until
         self.servers: list[Server] = []
+        self._courses: dict[int, Sequence[RunStages | ReadExit]] = {}
         self.onward: Onward | None = None
         self.back: tuple[Lane, int] | None = None
         self._turn = count()
@@ -62,6 +64,12 @@ class Tier:
     def recodes(self) -> Pair | None:
         """(split, codec) of features that go on to the next tier."""
         return None if self.onward is None else (self.onward.split, self.onward.codec)
+
+    def course(self, split: int) -> Sequence[RunStages | ReadExit]:
+        """What is done with features of that split where no exits are to be looked at."""
+        if split not in self._courses:
+            self._courses[split] = course_behind(self.spec, split, self.until)
+        return self._courses[split]
 
     def arrive(self, job: Job) -> None:
         """A payload is here."""
