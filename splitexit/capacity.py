@@ -21,7 +21,7 @@ from splitexit.compare import Run, run_once
 from splitexit.errors import UsageError
 from splitexit.experiment import Experiment
 from splitexit.stats import CONFIDENCE, Interval
-from splitexit.summary import Summariser, over_replications
+from splitexit.summary import Summariser, busiest, over_replications
 
 MEETS, FAILS, UNDECIDED = "meets", "fails", "undecided"
 
@@ -109,6 +109,11 @@ class Point:
     verdict: str
     bottleneck: str
     utilisation: float
+
+    @property
+    def busiest(self) -> str:
+        """The bottleneck with its load."""
+        return busiest(self.bottleneck, self.utilisation)
 
     @property
     def outcome(self) -> str:
@@ -225,9 +230,8 @@ def _point(
             raise UsageError(f"--slo {slo.text}: not known here: {'; '.join(summarise.energy_gaps) or 'no figures'}")
     intervals = tuple(found[slo.metric] for slo in slos)
     states = tuple(slo.state(interval) for slo, interval in zip(slos, intervals, strict=True))
-    busiest = whole["bottleneck"]
-    load = whole["utilisation"][busiest]
-    return Point(policy, value, len(runs), intervals, states, whole["verdict"], busiest, load)
+    name = whole["bottleneck"]
+    return Point(policy, value, len(runs), intervals, states, whole["verdict"], name, whole["utilisation"][name])
 
 
 def row(point: Point, key: str, slos: Sequence[Slo]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class Summariser:
         summary = self._metrics(rows, sum(spans))
         load = self._utilisation(rows, sum(spans))
         summary["utilisation"] = load
-        summary["bottleneck"] = max(load, key=lambda name: load[name])
+        summary["bottleneck"] = _bottleneck(load, rows)
         summary["verdict"] = self._verdict(tables, rows, load)
         if len(self.experiment.groups) > 1:
             summary["groups"] = {group.label: self._group(group, rows, sum(spans)) for group in self.experiment.groups}
@@ -160,7 +160,8 @@ class Summariser:
         if edge.batching is None and self.experiment.scenario.cloud is None:
             work["edge"] = float(column(rows, "edge_compute_s").sum())
             capacity["edge"] = edge.workers * edge.servers
-        return {name: done / (capacity[name] * seconds) for name, done in work.items()}
+        load = {name: done / (capacity[name] * seconds) for name, done in work.items()}
+        return {**load, "edge": math.nan} if "edge" not in load else load
 
     def _loads(self, group: Group, mine: pa.Table) -> Iterator[tuple[str, float, float]]:
         """Resource, its work of this group, and its capacity each second."""
@@ -185,6 +186,22 @@ class Summariser:
         return backlog.changes(arrival_s, column(table, "done_s"), self.warmup_s, until_s)
 
 
+def _bottleneck(load: Mapping[str, float], rows: pa.Table) -> str:
+    """The busiest resource; the edge where its load is unknown and requests queue for it or find no room."""
+    if math.isnan(load["edge"]) and (column(rows, "shed").any() or _queues_at_the_edge(rows)):
+        return "edge"
+    return max((name for name in load if not math.isnan(load[name])), key=lambda name: load[name])
+
+
+def busiest(name: str, load: float | None) -> str:
+    """The bottleneck in words, with its load where that is known."""
+    return name if load is None or math.isnan(load) else f"{name} {load:.0%}"
+
+
+def _queues_at_the_edge(rows: pa.Table) -> bool:
+    return bool(column(rows, "edge_wait_s").sum() > column(rows, "edge_compute_s").sum())
+
+
 def _of(group: Group, rows: pa.Table) -> pa.Table:
     device = rows["device"]
     inside = pc.and_(pc.greater_equal(device, group.first), pc.less(device, group.first + group.count))
@@ -199,8 +216,7 @@ def _turned_away(rows: pa.Table, load: Mapping[str, float]) -> float:
     to blame.
     """
     shed, lost = column(rows, "shed"), column(rows, "lost_reply")
-    queued = column(rows, "edge_wait_s").sum() > column(rows, "edge_compute_s").sum()
-    crowded = queued or max(load.values()) > 1
+    crowded = _queues_at_the_edge(rows) or any(of > 1 for of in load.values())
     return float((shed | lost).mean() if crowded else shed.mean())
 
 

@@ -43,6 +43,17 @@ def test_an_edge_that_gives_up_its_queue_is_called_backlogged(tmp_path: Path) ->
     assert compare(busy, ["offload"], [0]).summaries["offload"]["verdict"] == "backlogged"
 
 
+def test_a_batching_edge_is_named_where_it_binds(tmp_path: Path) -> None:
+    """Jobs of a batch share its seconds, so the rows do not say how busy it was; sheds say that it was too busy."""
+    edge = {"queue": 1, "batching": {"max_size": 2}}
+    busy = synthetic.experiment(tmp_path, edge=edge, devices__count=8)
+    summary = compare(busy, ["offload"], [0]).summaries["offload"]
+    assert np.isnan(summary["utilisation"]["edge"])
+    assert summary["bottleneck"] == "edge"
+    assert summary["shed_rate"] > 0.01
+    assert summary["verdict"] == "backlogged"
+
+
 def test_the_warm_up_leaves_every_figure_but_not_the_table(tmp_path: Path) -> None:
     whole = compare(synthetic.experiment(tmp_path), ["local"], [0])
     later = compare(synthetic.experiment(tmp_path, warmup_s=10.0), ["local"], [0])

@@ -171,7 +171,7 @@ def _why(found: Capacity, limit: Point) -> str:
     from splitexit.capacity import UNDECIDED
 
     open_ = f", undecided after {limit.seeds} seeds" if limit.outcome == UNDECIDED else ""
-    return f"{open_}; {limit.binding(found.slos)} binds, busiest is {limit.bottleneck} at {limit.utilisation:.0%}"
+    return f"{open_}; {limit.binding(found.slos)} binds, busiest is {limit.busiest}"
 
 
 def _figures(found: Capacity, point: Point) -> str:
@@ -212,7 +212,7 @@ def _show_points(console: Console, found: Capacity, key: str) -> None:
         *levels,
         ("seeds", 2, lambda line: str(line["point"].seeds)),
         ("outcome", 0, lambda line: line["outcome"]),
-        ("busiest", 1, lambda line: f"{line['point'].bottleneck} {line['point'].utilisation:.0%}"),
+        ("busiest", 1, lambda line: line["point"].busiest),
     ]
     lines = {
         str(point.value): {

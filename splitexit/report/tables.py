@@ -11,6 +11,7 @@ from rich.table import Table
 
 from splitexit.backlog import BACKLOGGED, STABLE, UNSTABLE
 from splitexit.compare import Comparison
+from splitexit.summary import busiest
 
 Line = Mapping[str, Any]
 Column = tuple[str, int, Callable[[Line], str]]
@@ -29,7 +30,7 @@ COMPARISON: tuple[Column, ...] = (
     ("per s", 7, lambda s: f"{s['throughput_per_s']:.1f}"),
     ("bytes", 5, lambda s: f"{s['uplink_bytes_mean']:.0f}"),
     ("utility", 6, lambda s: f"{s['utility']:.3f}"),
-    ("busiest", 4, lambda s: f"{s['bottleneck']} {s['utilisation'][s['bottleneck']]:.0%}"),
+    ("busiest", 4, lambda s: busiest(s["bottleneck"], s["utilisation"][s["bottleneck"]])),
     ("verdict", 8, lambda s: s["verdict"]),
     ("Δ mean ms", 0, lambda s: s["change"]),
 )
@@ -66,7 +67,7 @@ POINTS: tuple[Column, ...] = (
     ("missed", 3, lambda p: _maybe(p["deadline_miss_rate"], ".1%")),
     ("sent", 6, lambda p: _maybe(p["offload_rate"], ".0%")),
     ("J/request", 0, lambda p: joules(p)),
-    ("busiest", 5, lambda p: f"{p['bottleneck']} {p['utilisation']:.0%}"),
+    ("busiest", 5, lambda p: busiest(p["bottleneck"], p["utilisation"])),
     ("verdict", 1, lambda p: p["verdict"]),
 )
 
@@ -139,8 +140,8 @@ def remarks(summaries: Mapping[str, Line]) -> Iterator[str]:
     """What must be said of figures before they are believed: queues that grow, and what binds."""
     for policy, summary in summaries.items():
         if summary["verdict"] != STABLE:
-            where, load = summary["bottleneck"], summary["utilisation"][summary["bottleneck"]]
-            yield f"{policy}: {summary['verdict']}; busiest is {where} at {load:.0%}. {WHY[summary['verdict']]}"
+            where = busiest(summary["bottleneck"], summary["utilisation"][summary["bottleneck"]])
+            yield f"{policy}: {summary['verdict']}; busiest is {where}. {WHY[summary['verdict']]}"
 
 
 WHY = {
