@@ -15,6 +15,7 @@ import numpy as np
 from splitexit.bundle import ModelSpec
 from splitexit.calibration import Calibration, Distribution, Pair, Rpc
 from splitexit.experiment import Experiment
+from splitexit.fleet import Group
 from splitexit.inference import Decider
 from splitexit.recording import PARTS, ExitReadings, PairReadings, Part, Recording
 from splitexit.results import Completion
@@ -123,6 +124,14 @@ class Scripted(Experiment):
 
     script: tuple[Sequence[float], ...] = ()
     """Of every device."""
+    slowness: float = 1.0
+    """By how much devices are slower than edge and cloud."""
+
+    def device_calibration(self, group: Group | None = None) -> Calibration:
+        """Stages and heads take longer."""
+        usual = super().device_calibration(group)
+        stages, exits = ([part.scaled(self.slowness) for part in parts] for parts in (usual.stages, usual.exits))
+        return replace(usual, stages=tuple(stages), exits=tuple(exits))
 
     def workload(self, seed: int, device: int, requests: int | None = None) -> Workload:
         """The device's requests at its times."""
