@@ -11,8 +11,7 @@ returns an `Answer`. Nothing about a policy or a request is written a second tim
     Encode(split, codec, first)  a Payload, made after stages first+1..split
     Send(...)                    a Reply, or a NoReply
 
-Steps are named tuples, and those that do not depend on the request are made once: a simulation asks for
-tens of thousands a second.
+Steps that do not depend on the request are made once.
 """
 
 from __future__ import annotations
@@ -22,101 +21,11 @@ from typing import Any, NamedTuple
 
 from splitexit.bundle import ModelSpec
 from splitexit.confidence import fires
-from splitexit.decision import EdgeLoad, ExitCheck, Observation, Outcome, Plan, Reading, Setting
+from splitexit.decision import ExitCheck, Observation, Outcome, Plan, Reading, Setting
 from splitexit.errors import PolicyError
 from splitexit.policies import OmniscientPolicy, Policy
 from splitexit.results import DEVICE, EDGE, FALLBACK, LOCAL, Completion
-
-NAN = float("nan")
-
-
-class Observe(NamedTuple):
-    """What can the device measure now?"""
-
-    readings: tuple[Reading, ...]
-
-
-class Reveal(NamedTuple):
-    """What would really happen? (for an OmniscientPolicy)"""
-
-
-class ReadExit(NamedTuple):
-    """Run stages first+1..last (none where they are equal), then the head of this exit."""
-
-    exit: int
-    first: int
-    last: int
-
-
-class RunStages(NamedTuple):
-    """Run stages first+1..last; only a server that passes features on is asked for no more than that."""
-
-    first: int
-    last: int
-
-
-class Encode(NamedTuple):
-    """Run stages first+1..split (none where they are equal), then turn the features into bytes."""
-
-    split: int
-    codec: str
-    first: int
-
-
-class Payload(NamedTuple):
-    """What is sent.
-
-    compute_s, encode_s  seconds that the stages before it and the encoding took
-    at_s                 the clock after that
-    content              the bytes themselves (live)
-    """
-
-    size_bytes: int
-    compute_s: float
-    encode_s: float
-    at_s: float
-    content: bytes = b""
-
-
-class Send(NamedTuple):
-    """Send the payload to the edge and wait at most `timeout_s` for the reply."""
-
-    split: int
-    codec: str
-    payload: Payload
-    edge_exits: tuple[ExitCheck, ...]
-    timeout_s: float
-
-
-class Reply(NamedTuple):
-    """The answer from behind the link.
-
-    reading              what the exit there said
-    network_s            seconds in transit, both ways and between tiers
-    wait_s, compute_s    seconds it waited and was worked on there, all tiers together
-    load                 the edge's load
-    answered_by          which tier
-    airtime_s            seconds during which the upload held the radio, as far as the world knows
-    """
-
-    reading: Reading
-    network_s: float
-    wait_s: float
-    compute_s: float
-    load: EdgeLoad
-    answered_by: str = EDGE
-    airtime_s: float = NAN
-
-
-class NoReply(NamedTuple):
-    """No usable answer after `waited_s`; `shed` if the edge refused for want of room."""
-
-    waited_s: float
-    shed: bool = False
-    airtime_s: float = NAN
-
-
-Step = Observe | Reveal | ReadExit | Encode | Send
+from splitexit.steps import Encode, NoReply, Observe, Payload, ReadExit, Reply, Reveal, RunStages, Send, Step
 
 Course = Generator[RunStages | ReadExit, "tuple[Reading, float] | None", Reading | None]
 """What `infer_behind` makes."""

@@ -36,6 +36,7 @@ FLOORS = {
         "confidence",
         "recording",
         "results",
+        "steps",
         "stats",
         "backlog",
     },

@@ -10,21 +10,10 @@ import pytest
 
 from splitexit.decision import EdgeLoad, ExitCheck, LinkEstimate, Observation, Plan, Reading, Setting, Utility
 from splitexit.errors import PolicyError
-from splitexit.inference import (
-    Answer,
-    Decider,
-    Encode,
-    NoReply,
-    Observe,
-    Payload,
-    ReadExit,
-    Reply,
-    Send,
-    infer,
-    infer_on_edge,
-)
+from splitexit.inference import Answer, Decider, infer, infer_on_edge
 from splitexit.policies import Policy
 from splitexit.results import DEVICE, EDGE, FALLBACK, LOCAL
+from splitexit.steps import Encode, NoReply, Observe, Payload, ReadExit, Reply, Send
 from tests import synthetic
 
 MODEL = synthetic.spec(3)

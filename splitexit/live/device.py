@@ -19,20 +19,7 @@ from splitexit.confidence import reading
 from splitexit.decision import EdgeLoad
 from splitexit.errors import UsageError
 from splitexit.experiment import Experiment
-from splitexit.inference import (
-    Answer,
-    Encode,
-    NoReply,
-    Observe,
-    Payload,
-    ReadExit,
-    Reply,
-    Request,
-    Send,
-    Step,
-    complete,
-    infer,
-)
+from splitexit.inference import Answer, Request, complete, infer
 from splitexit.live.model import Array, LiveModel
 from splitexit.live.pace import Cpu
 from splitexit.live.transport import Failure, Transport
@@ -40,6 +27,7 @@ from splitexit.live.wire import Query, Result, bundle_tag
 from splitexit.policies import OmniscientPolicy
 from splitexit.results import Completion
 from splitexit.sense import Sense
+from splitexit.steps import Encode, NoReply, Observe, Payload, ReadExit, Reply, Send, Step
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from splitexit.decision import Plan, Reading
 from splitexit.errors import PayloadError, PolicyError
 from splitexit.experiment import EDGE_TIMES, HOST, stream
 from splitexit.hardware import named
-from splitexit.inference import ReadExit, infer_on_edge
+from splitexit.inference import infer_on_edge
 from splitexit.live.gate import Gate
 from splitexit.live.model import Array, LiveModel
 from splitexit.live.pace import Pace, Paced
@@ -43,6 +43,7 @@ from splitexit.live.wire import (
     parse_query,
 )
 from splitexit.recording import Recording
+from splitexit.steps import ReadExit
 
 Wanted = Callable[[], bool]
 """Whether anybody still waits for the answer."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from splitexit.calibration import ServiceTimes
 from splitexit.experiment import Workload
-from splitexit.inference import Decider, NoReply, Observe, Reply, Reveal, Send, complete, infer
+from splitexit.inference import Decider, complete, infer
 from splitexit.recording import Part
 from splitexit.results import Completion
 from splitexit.sense import Sense
@@ -16,6 +16,7 @@ from splitexit.sim.calendar import Calendar, Event
 from splitexit.sim.task import Task
 from splitexit.sim.transport import Transport
 from splitexit.sim.truth import LookAhead
+from splitexit.steps import NoReply, Observe, Reply, Reveal, Send
 
 
 class Device:

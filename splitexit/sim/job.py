@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 from splitexit.bundle import ModelSpec
 from splitexit.calibration import Pair, Times
 from splitexit.decision import Reading
-from splitexit.inference import ReadExit, RunStages, Send, infer_behind
+from splitexit.inference import infer_behind
 from splitexit.sim.calendar import Event
 from splitexit.sim.task import Task
+from splitexit.steps import ReadExit, RunStages, Send
 
 if TYPE_CHECKING:
     from splitexit.sim.transport import Transport

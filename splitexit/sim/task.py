@@ -6,9 +6,10 @@ from collections.abc import Generator
 from typing import Any
 
 from splitexit.calibration import Times
-from splitexit.inference import Answer, Encode, Payload, ReadExit, Request, Step
+from splitexit.inference import Answer, Request
 from splitexit.recording import Part
 from splitexit.sim.calendar import Event
+from splitexit.steps import Encode, Payload, ReadExit, Step
 
 
 class Task(Event):

@@ -7,13 +7,13 @@ from heapq import heappop, heappush
 
 from splitexit.calibration import Rpc, ServiceTimes
 from splitexit.decision import EdgeLoad
-from splitexit.inference import NoReply, Reply, Send
 from splitexit.sense import Sense
 from splitexit.sim.calendar import Calendar, Event
 from splitexit.sim.job import Job
 from splitexit.sim.lane import FOREVER, Lane
 from splitexit.sim.task import Task
 from splitexit.sim.tier import Tier
+from splitexit.steps import NoReply, Reply, Send
 
 Heard = Callable[[Task, Reply | NoReply], None]
 
