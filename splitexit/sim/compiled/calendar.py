@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import Any
 
+import numpy as np
+
+from splitexit.sim.compiled.jit import inlined
 from splitexit.sim.compiled.layout import World
 
-_compiled = njit(nogil=True, _nrt=False, forceinline=True)
 ROOT, ONE = np.uint64(0), np.uint64(1)
 
 
-@_compiled
+@inlined
 def put(w: World, time_s: float, kind: int, who: np.uint32) -> int:
     """Adds an event and returns its count; there is room.
 
@@ -31,7 +32,7 @@ def put(w: World, time_s: float, kind: int, who: np.uint32) -> int:
     return int(count)
 
 
-@_compiled
+@inlined
 def drop_first(w: World) -> None:
     """Takes the first event out."""
     state, events = w.state[0], w.events
@@ -42,7 +43,7 @@ def drop_first(w: World) -> None:
     events[at] = last
 
 
-@_compiled
+@inlined
 def _up(w: World, at: np.uint64, time_s: float) -> np.uint64:
     """Makes room for a new event, from the free place `at` upward; returns where."""
     events = w.events
@@ -55,7 +56,7 @@ def _up(w: World, at: np.uint64, time_s: float) -> np.uint64:
     return at
 
 
-@_compiled
+@inlined
 def _down(w: World, size: np.uint64, time_s: float, count: int) -> np.uint64:
     """Makes room for an event among the first `size`, from the first place downward; returns where."""
     events = w.events
@@ -71,6 +72,6 @@ def _down(w: World, size: np.uint64, time_s: float, count: int) -> np.uint64:
     return at
 
 
-@_compiled
-def _before(event, time_s, count):  # type: ignore[no-untyped-def]
+@inlined
+def _before(event: Any, time_s: float, count: int) -> Any:
     return event.time_s < time_s or (event.time_s == time_s and event.count < count)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from splitexit.sim.compiled.calendar import put
+from splitexit.sim.compiled.jit import inlined
 from splitexit.sim.compiled.kinds import COMPUTED, ON_ITS_WAY, ROW_TO_COME, WAKE
 from splitexit.sim.compiled.layout import ANSWERED, NONE, REPLIED, UNSENT, World
 
-_compiled = njit(nogil=True, _nrt=False, forceinline=True)
 ONE = np.uint64(1)
 
 
-@_compiled
+@inlined
 def take_next(w: World, d: np.uint32) -> None:
     """The CPU is free: it resumes a task, begins the next request, or sleeps until one arrives.
 
@@ -23,9 +22,7 @@ def take_next(w: World, d: np.uint32) -> None:
     if device.resumed != NONE:
         _resume(w, d)
     elif device.parked != NONE:
-        t = device.parked
-        device.parked = NONE
-        _compute(w, t)
+        _go_on(w, d)
     elif device.next < device.total:
         arrival_s = device.loop_s if device.closed else w.requests[device.place + device.next - device.base].arrival_s
         if arrival_s <= w.state[0].now_s or device.free:
@@ -35,7 +32,20 @@ def take_next(w: World, d: np.uint32) -> None:
             put(w, arrival_s, WAKE, d)
 
 
-@_compiled
+@inlined
+def _go_on(w: World, d: np.uint32) -> None:
+    """To the task that made way for a fallback; if it still has not arrived, what stood in the calendar holds again."""
+    device = w.devices[d]
+    t = device.parked
+    device.parked = NONE
+    if device.free_s < w.tasks[t].arrival_s:
+        w.tasks[t].event = ~w.tasks[t].event
+        device.ahead, device.busy = t, 1
+    else:
+        _compute(w, t)
+
+
+@inlined
 def _begin(w: World, d: np.uint32, arrival_s: float) -> np.uint32:
     """A task for the next request."""
     device, state = w.devices[d], w.state[0]
@@ -48,24 +58,24 @@ def _begin(w: World, d: np.uint32, arrival_s: float) -> np.uint32:
     device.next += ONE
     device.loop_s = np.nan
     task.arrival_s, task.due_s = arrival_s, arrival_s + device.deadline_s
-    task.awaited = task.watched = task.reading = task.shed = 0
+    task.reading = task.shed = 0
     task.uses = ROW_TO_COME
     task.journey = w.requests[line].journey
     task.path = w.journeys[task.journey].path
     if device.line == NONE:
         for column in range(w.seconds.shape[1]):
             w.kept[t, column] = w.seconds[state.groups + line, column]
-    return t
+    return np.uint32(t)
 
 
-@_compiled
+@inlined
 def seconds(w: World, t: np.uint32, line: np.uint32, step: np.uint32) -> float:
     """What this step takes for this task; `line` is its device's."""
     column = w.steps[step]
     return float(w.kept[t, column] if line == NONE else w.seconds[line, column])
 
 
-@_compiled
+@inlined
 def _compute(w: World, t: np.uint32) -> None:
     """Everything up to the send, or to the end where nothing is sent."""
     task = w.tasks[t]
@@ -81,7 +91,7 @@ def _compute(w: World, t: np.uint32) -> None:
     task.event = put(w, task.clock_s, COMPUTED, t)
 
 
-@_compiled
+@inlined
 def _run(w: World, t: np.uint32) -> None:
     """The steps that only compute."""
     task = w.tasks[t]
@@ -94,7 +104,7 @@ def _run(w: World, t: np.uint32) -> None:
     task.clock_s, task.compute_s = clock_s, compute_s
 
 
-@_compiled
+@inlined
 def _encode(w: World, t: np.uint32) -> None:
     task = w.tasks[t]
     path = w.paths[task.path]
@@ -111,7 +121,7 @@ def _encode(w: World, t: np.uint32) -> None:
         _fall_back(w, t)
 
 
-@_compiled
+@inlined
 def _fall_back(w: World, t: np.uint32) -> None:
     """On to the next exit, where there is no reading yet."""
     task = w.tasks[t]
@@ -122,7 +132,7 @@ def _fall_back(w: World, t: np.uint32) -> None:
         task.compute_s += lasts_s
 
 
-@_compiled
+@inlined
 def _resume(w: World, d: np.uint32) -> None:
     device = w.devices[d]
     t = device.resumed
@@ -135,7 +145,7 @@ def _resume(w: World, d: np.uint32) -> None:
     task.event = put(w, task.clock_s, COMPUTED, t)
 
 
-@_compiled
+@inlined
 def wake(w: World, d: np.uint32) -> None:
     """A request arrives."""
     device = w.devices[d]
@@ -144,7 +154,7 @@ def wake(w: World, d: np.uint32) -> None:
         take_next(w, d)
 
 
-@_compiled
+@inlined
 def release(w: World, d: np.uint32, now_s: float) -> None:
     """The CPU has nothing more to do for the task that it was busy with."""
     device = w.devices[d]
@@ -152,7 +162,7 @@ def release(w: World, d: np.uint32, now_s: float) -> None:
     take_next(w, d)
 
 
-@_compiled
+@inlined
 def heard(w: World, t: np.uint32, outcome: int) -> None:
     """The wait for the edge is over: the request ends, or needs the CPU for its fallback."""
     task, now_s = w.tasks[t], w.state[0].now_s
@@ -169,7 +179,7 @@ def heard(w: World, t: np.uint32, outcome: int) -> None:
         take_next(w, d)
 
 
-@_compiled
+@inlined
 def settle(w: World, t: np.uint32, outcome: int, now_s: float) -> bool:
     """Notes how the wait ended; returns whether the request has ended, too."""
     task = w.tasks[t]
@@ -179,10 +189,10 @@ def settle(w: World, t: np.uint32, outcome: int, now_s: float) -> bool:
         task.network_s = task.network_s - task.wait_s - task.edge_s
         return True
     task.wait_s = task.edge_s = 0.0
-    return w.paths[task.path].fallback == NONE
+    return bool(w.paths[task.path].fallback == NONE)
 
 
-@_compiled
+@inlined
 def _queue(w: World, t: np.uint32) -> None:
     """Puts a task among those to be resumed; one that was begun ahead of its arrival makes way."""
     task, now_s = w.tasks[t], w.state[0].now_s
@@ -195,11 +205,11 @@ def _queue(w: World, t: np.uint32) -> None:
     device.resumed_last = t
     ahead = device.ahead
     if ahead != NONE and w.tasks[ahead].arrival_s > now_s:
-        w.tasks[ahead].event = -1  # what stands in the calendar for it means nothing now
+        w.tasks[ahead].event = ~w.tasks[ahead].event  # what stands in the calendar for it means nothing now
         device.parked, device.ahead, device.busy = ahead, NONE, 0
 
 
-@_compiled
+@inlined
 def finish(w: World, t: np.uint32) -> None:
     """Writes the row."""
     task, state = w.tasks[t], w.state[0]
@@ -213,17 +223,18 @@ def finish(w: World, t: np.uint32) -> None:
     row.compute_s, row.encode_s, row.network_s = task.compute_s, task.encode_s, task.network_s
     row.airtime_s, row.wait_s, row.edge_s = task.airtime_s, task.wait_s, task.edge_s
     row.met, row.shed = task.clock_s <= task.due_s, task.shed
-    _let_go(w, t, ROW_TO_COME)
+    let_go(w, t, ROW_TO_COME)
 
 
-@_compiled
+@inlined
 def leave(w: World, t: np.uint32) -> None:
     """It has left the links and the edge."""
-    _let_go(w, t, ON_ITS_WAY)
+    let_go(w, t, ON_ITS_WAY)
 
 
-@_compiled
-def _let_go(w: World, t: np.uint32, use: int) -> None:
+@inlined
+def let_go(w: World, t: np.uint32, use: int) -> None:
+    """It is not needed for this any more."""
     task, state = w.tasks[t], w.state[0]
     task.uses &= ~use
     if not task.uses:

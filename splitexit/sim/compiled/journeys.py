@@ -12,20 +12,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from splitexit.decision import EdgeLoad, Plan, Reading
-from splitexit.inference import (
-    Answer,
-    Decider,
-    Encode,
-    NoReply,
-    Payload,
-    ReadExit,
-    Reply,
-    RunStages,
-    Send,
-    infer,
-    infer_on_edge,
-)
+from splitexit.inference import Answer, Decider, infer, infer_on_edge
 from splitexit.recording import Part
+from splitexit.steps import Encode, NoReply, Payload, ReadExit, Reply, RunStages, Send
 
 DeviceStep = RunStages | ReadExit | Encode
 EdgeStep = tuple[str, int]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from numba import njit
 
 from splitexit.sim.compiled.calendar import drop_first
 from splitexit.sim.compiled.device import take_next
 from splitexit.sim.compiled.device import wake as woken
+from splitexit.sim.compiled.jit import SOURCES, entry, inlined
 from splitexit.sim.compiled.kinds import ALARM, ARRIVE, COMPUTED, DONE, REPLY, WAKE
 from splitexit.sim.compiled.layout import World
 from splitexit.sim.compiled.server import arrive, done
@@ -16,42 +18,10 @@ from splitexit.sim.compiled.transport import alarm, computed, reply
 FINISHED, ROWS_FULL, REQUESTS_NEEDED, TASKS_FULL, EVENTS_FULL = range(5)
 """Why it stopped: nothing is left; the output is full; `state.device` needs requests; no more tasks; no more events."""
 
-_compiled = njit(cache=True, nogil=True, _nrt=False)
-_inlined = njit(nogil=True, _nrt=False, forceinline=True)
 FIRST = np.uint64(0)
 
 
-@_compiled
-def begin(w: World) -> None:
-    """Every device looks for its first request."""
-    for d in range(len(w.devices)):
-        take_next(w, np.uint32(d))
-
-
-@_compiled
-def run(w: World) -> int:
-    """Works through the calendar; returns why it stopped."""
-    state, first = w.state[0], w.events[FIRST]
-    while state.events:
-        stop = _lacking(w)
-        if stop:
-            return stop
-        kind, who = first.kind, first.who
-        if kind != ARRIVE and kind != DONE:
-            d = who if kind in (WAKE, ALARM) else w.tasks[who].device
-            device = w.devices[d]
-            if device.next >= device.loaded and device.next < device.total:
-                state.device = d
-                return REQUESTS_NEEDED
-        state.now_s, state.event = first.time_s, first.count
-        state.spent = 1
-        _happen(w, kind, who)
-        if state.spent:
-            drop_first(w)
-    return FINISHED
-
-
-@_inlined
+@inlined
 def _lacking(w: World) -> int:
     """What there may be too little room for."""
     state = w.state[0]
@@ -65,7 +35,16 @@ def _lacking(w: World) -> int:
     return FINISHED
 
 
-@_inlined
+@inlined
+def _device_lacks(w: World, kind: int, who: np.uint32) -> bool:
+    """Whether the device that something happens to may ask for a request that is not in memory."""
+    d = who if kind in (WAKE, ALARM) else w.tasks[who].device
+    device = w.devices[d]
+    w.state[0].device = d
+    return bool(device.next >= device.loaded and device.next < device.total)
+
+
+@inlined
 def _happen(w: World, kind: int, who: np.uint32) -> None:
     if kind == WAKE:
         woken(w, who)
@@ -79,3 +58,37 @@ def _happen(w: World, kind: int, who: np.uint32) -> None:
         reply(w, who)
     else:
         alarm(w, who)
+
+
+def _build(sources: int) -> tuple[Callable[[World], None], Callable[[World], int]]:
+    """The two entries (see splitexit.sim.compiled.jit.entry for why they are built)."""
+
+    @entry
+    def begin(w: World) -> None:
+        for d in range(len(w.devices) if sources else 0):
+            take_next(w, np.uint32(d))
+
+    @entry
+    def run(w: World) -> int:
+        state, first = w.state[0], w.events[FIRST]
+        stop = FINISHED if sources else ROWS_FULL
+        while state.events and not stop:
+            stop = _lacking(w)
+            if stop:
+                break
+            kind, who = first.kind, first.who
+            if kind != ARRIVE and kind != DONE and _device_lacks(w, kind, who):
+                stop = REQUESTS_NEEDED
+                break
+            state.now_s, state.event = first.time_s, first.count
+            state.spent = 1
+            _happen(w, kind, who)
+            if state.spent:
+                drop_first(w)
+        return stop
+
+    return begin, run
+
+
+begin, run = _build(SOURCES)
+"""begin(world): every device looks for its first request. run(world): works through the calendar; why it stopped."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class Book:
         self.path_of: list[Path] = []
         self.times: list[GroupTimes] = []
         self.first: list[int] = []
-        self._records: list[tuple[float | int, ...]] = []
+        self._records: list[tuple[Any, ...]] = []
         self._steps: list[int] = []
         self._overhead_bytes = experiment.edge_calibration.rpc.uplink_overhead_bytes
         self._reserve(choices)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from splitexit.sim.compiled.calendar import put
 from splitexit.sim.compiled.device import leave, seconds
+from splitexit.sim.compiled.jit import inlined
 from splitexit.sim.compiled.kinds import DONE
 from splitexit.sim.compiled.layout import NONE, World
-from splitexit.sim.compiled.transport import answer, watch
+from splitexit.sim.compiled.transport import answer
 
-_compiled = njit(nogil=True, _nrt=False, forceinline=True)
 FIRST, ONE = np.uint32(0), np.uint64(1)
 
 
-@_compiled
+@inlined
 def arrive(w: World, t: np.uint32) -> None:
     """A payload is here."""
     task, now_s = w.tasks[t], w.state[0].now_s
@@ -35,7 +34,7 @@ def arrive(w: World, t: np.uint32) -> None:
         _queue(w, s, t)
 
 
-@_compiled
+@inlined
 def _choose(w: World) -> np.uint32:
     state, count = w.state[0], np.uint64(len(w.servers))
     if count == ONE:
@@ -53,10 +52,9 @@ def _choose(w: World) -> np.uint32:
     return best
 
 
-@_compiled
+@inlined
 def _queue(w: World, s: np.uint32, t: np.uint32) -> None:
     server = w.servers[s]
-    watch(w, t)
     w.tasks[t].behind = NONE
     if server.head == NONE:
         server.head = t
@@ -66,25 +64,25 @@ def _queue(w: World, s: np.uint32, t: np.uint32) -> None:
     server.waiting += 1
 
 
-@_compiled
+@inlined
 def _pop(w: World, s: np.uint32) -> np.uint32:
     server = w.servers[s]
     t = server.head
     server.head = w.tasks[t].behind
     server.waiting -= 1
-    return t
+    return np.uint32(t)
 
 
-@_compiled
+@inlined
 def _waiting(w: World, s: np.uint32) -> np.uint32:
     """How many wait; those that nobody waits for any more leave the head of the queue."""
     server, now_s = w.servers[s], w.state[0].now_s
     while server.head != NONE and w.tasks[server.head].give_up_s <= now_s:
         leave(w, _pop(w, s))
-    return server.waiting
+    return np.uint32(server.waiting)
 
 
-@_compiled
+@inlined
 def _start(w: World, t: np.uint32) -> None:
     """Decodes and runs; stops at the first stage boundary at or behind `give_up_s`."""
     task, now_s = w.tasks[t], w.state[0].now_s
@@ -98,13 +96,11 @@ def _start(w: World, t: np.uint32) -> None:
             break
         done_s += seconds(w, t, line, np.uint32(step))
     task.reading = done_s < task.give_up_s
-    if not task.reading:
-        watch(w, t)
     task.edge_s += done_s - now_s
     put(w, done_s, DONE, t)
 
 
-@_compiled
+@inlined
 def done(w: World, t: np.uint32) -> None:
     """A worker is through with a job, and takes the next."""
     task = w.tasks[t]

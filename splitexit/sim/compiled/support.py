@@ -60,8 +60,9 @@ def _beyond(experiment: Experiment) -> Iterator[str]:
 
 def _beyond_in(experiment: Experiment, group: Group) -> Iterator[str]:
     arrivals = group.config.arrivals.create()
-    if arrivals.closed and any(isinstance(event, Leave) for event in experiment.scenario.events):
-        yield "devices with closed arrivals leave"
+    leaving = (event for event in experiment.scenario.events if isinstance(event, Leave))
+    if arrivals.closed and any(event.on in (None, group.label) for event in leaving):
+        yield f"the devices of {group.label!r} leave, and their arrivals are closed"
     if group.config.access_point is None:
         for name, queue in (
             ("uplink", experiment.uplink(0, group.first)),

@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from splitexit.calibration import Calibration, Distribution, ServiceTimes
-from splitexit.inference import Encode, ReadExit, RunStages
 from splitexit.sim.compiled.layout import Array
+from splitexit.steps import Encode, ReadExit, RunStages
 
 Stream = Callable[[int], np.random.Generator]
 """Number of a block -> its generator."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
 
 from splitexit.sim.compiled.calendar import put
-from splitexit.sim.compiled.device import finish, heard, leave, release, seconds, settle
-from splitexit.sim.compiled.kinds import ALARM, ARRIVE, ON_ITS_WAY, REPLY
+from splitexit.sim.compiled.device import finish, heard, leave, let_go, release, seconds, settle
+from splitexit.sim.compiled.jit import inlined
+from splitexit.sim.compiled.kinds import ALARM, ARRIVE, AWAITED, ON_ITS_WAY, REPLY, ROW_TO_COME
 from splitexit.sim.compiled.layout import GIVEN_UP, NONE, REPLIED, World
 
-_compiled = njit(nogil=True, _nrt=False, forceinline=True)
 
-
-@_compiled
+@inlined
 def computed(w: World, t: np.uint32) -> None:
     """The CPU has done what it can for this task: it is answered, or its payload leaves."""
     task = w.tasks[t]
@@ -31,29 +31,27 @@ def computed(w: World, t: np.uint32) -> None:
     release(w, d, now_s)
 
 
-@_compiled
+@inlined
 def _send(w: World, t: np.uint32) -> None:
     task = w.tasks[t]
-    task.sent_s = w.state[0].now_s
-    task.give_up_s = task.sent_s + task.timeout_s
-    task.awaited = 1
-    task.uses |= ON_ITS_WAY
-    link = w.links[w.devices[task.device].uplink]
-    start_s = task.sent_s if task.sent_s > link.free_s else link.free_s
+    device, now_s = w.devices[task.device], w.state[0].now_s
+    task.sent_s, task.answered_s = now_s, np.inf
+    task.give_up_s = now_s + task.timeout_s
+    task.uses = ROW_TO_COME | ON_ITS_WAY | AWAITED
+    _expect(w, t)
+    link = w.links[device.uplink]
+    start_s = now_s if now_s > link.free_s else link.free_s
     sent_s = start_s + w.journeys[task.journey].size_bytes * link.byte_s
     link.free_s = sent_s
     task.airtime_s = sent_s - start_s
-    arrive_s = sent_s + link.delay_s + seconds(w, t, w.devices[task.device].line, w.paths[task.path].rpc)
-    if arrive_s >= task.give_up_s:
-        watch(w, t)
-    put(w, arrive_s, ARRIVE, t)
+    put(w, sent_s + link.delay_s + seconds(w, t, device.line, w.paths[task.path].rpc), ARRIVE, t)
 
 
-@_compiled
+@inlined
 def answer(w: World, t: np.uint32) -> None:
     """A reply or a refusal takes the downlink.
 
-    Where its arrival does no more than end the request, it need not be waited for.
+    Where its arrival does no more than end the request, that need not wait for it.
     """
     state, task = w.state[0], w.tasks[t]
     device = w.devices[task.device]
@@ -62,39 +60,31 @@ def answer(w: World, t: np.uint32) -> None:
     sent_s = start_s + state.downlink_bytes * link.byte_s
     link.free_s = sent_s
     arrive_s = sent_s + link.delay_s
-    if arrive_s >= task.give_up_s:
-        watch(w, t)
-    elif not device.free or not task.reading:
+    if arrive_s < task.give_up_s and not (device.free and task.reading):
         put(w, arrive_s, REPLY, t)
         return
-    elif task.awaited:
-        forget(w, t)
-        task.clock_s = arrive_s
+    if arrive_s < task.give_up_s:
+        task.clock_s = task.answered_s = arrive_s
         settle(w, t, REPLIED, arrive_s)
         finish(w, t)
     leave(w, t)
 
 
-@_compiled
+@inlined
 def reply(w: World, t: np.uint32) -> None:
-    """A reply or a refusal arrives."""
-    task, now_s = w.tasks[t], w.state[0].now_s
+    """A reply or a refusal arrives in time."""
     leave(w, t)
-    forget(w, t)
-    heard(w, t, REPLIED if task.reading else GIVEN_UP)
+    _forget(w, t)
+    heard(w, t, REPLIED if w.tasks[t].reading else GIVEN_UP)
 
 
-@_compiled
-def watch(w: World, t: np.uint32) -> None:
-    """Puts it among those that may have to be given up, in order of (give_up_s, number).
-
-    That is what waits at the edge and whatever is known to come back too late; most requests never get there.
-    """
+@inlined
+def _expect(w: World, t: np.uint32) -> None:
+    """Puts it among those that its device waits for, in order of (give_up_s, number)."""
     task = w.tasks[t]
-    if task.watched or not task.awaited:
-        return
-    task.watched = 1
-    device = w.devices[task.device]
+    device, now_s = w.devices[task.device], w.state[0].now_s
+    while device.due != NONE and w.tasks[device.due].answered_s <= now_s:
+        _forget(w, device.due)
     sooner = device.due_last
     while sooner != NONE and _precedes(task, w.tasks[sooner]):
         sooner = w.tasks[sooner].sooner
@@ -112,38 +102,35 @@ def watch(w: World, t: np.uint32) -> None:
         _set_alarm(w, task.device, task.give_up_s)
 
 
-@_compiled
-def _precedes(task, other):  # type: ignore[no-untyped-def]
+@inlined
+def _precedes(task: Any, other: Any) -> Any:
     return task.give_up_s < other.give_up_s or (task.give_up_s == other.give_up_s and task.number < other.number)
 
 
-@_compiled
-def forget(w: World, t: np.uint32) -> None:
+@inlined
+def _forget(w: World, t: np.uint32) -> None:
     """It is awaited no more."""
     task = w.tasks[t]
-    device = w.devices[task.device]
-    task.awaited = 0
-    if not task.watched:
-        return
-    task.watched = 0
-    if task.sooner == NONE:
-        device.due = task.later
+    device, sooner, later = w.devices[task.device], task.sooner, task.later
+    if sooner == NONE:
+        device.due = later
     else:
-        w.tasks[task.sooner].later = task.later
-    if task.later == NONE:
-        device.due_last = task.sooner
+        w.tasks[sooner].later = later
+    if later == NONE:
+        device.due_last = sooner
     else:
-        w.tasks[task.later].sooner = task.sooner
+        w.tasks[later].sooner = sooner
+    let_go(w, t, AWAITED)
 
 
-@_compiled
+@inlined
 def _set_alarm(w: World, d: np.uint32, time_s: float) -> None:
     w.devices[d].alarm_s = time_s
     if time_s < np.inf:
         put(w, time_s, ALARM, d)
 
 
-@_compiled
+@inlined
 def alarm(w: World, d: np.uint32) -> None:
     """Time is up for the first of those awaited, unless an earlier alarm took this one's place."""
     device, now_s = w.devices[d], w.state[0].now_s
@@ -151,12 +138,14 @@ def alarm(w: World, d: np.uint32) -> None:
         return
     late = device.due
     after = late
-    while after != NONE and w.tasks[after].give_up_s <= now_s:
+    while after != NONE and (w.tasks[after].give_up_s <= now_s or w.tasks[after].answered_s <= now_s):
         after = w.tasks[after].later
     _set_alarm(w, d, np.inf if after == NONE else w.tasks[after].give_up_s)
     while late != after:
         t = late
         late = w.tasks[late].later
-        forget(w, t)
-        w.tasks[t].shed = 0  # if it was, the device has not heard of it
-        heard(w, t, GIVEN_UP)
+        answered = w.tasks[t].answered_s <= now_s
+        _forget(w, t)
+        if not answered:
+            w.tasks[t].shed = 0  # if it was, the device has not heard of it
+            heard(w, t, GIVEN_UP)
