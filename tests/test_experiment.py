@@ -260,13 +260,14 @@ LINK = {"name": "constant", "mbps": 100.0}
 def test_the_cloud_has_times_and_links_of_its_own(tmp_path: Path) -> None:
     model = synthetic.spec()
     cloud = {"split": 2, "hardware": "workstation-gpu", "uplink": LINK, "downlink": LINK}
-    says, takes = synthetic.recording(model, pairs=RAW), synthetic.calibration(model, pairs=list(RAW))
+    takes = synthetic.calibration(model, stage=Distribution((0.01, 0.02)), pairs=list(RAW))
+    says = synthetic.recording(model, pairs=RAW)
     experiment = synthetic.experiment(tmp_path, model=model, says=says, takes=takes, cloud=cloud)
     assert experiment.cloud_calibration is not None
     assert experiment.cloud_calibration.machine["name"] == "workstation-gpu"
     assert experiment.cloud_uplink(0).send(0.0, 12_500_000)[1] == 1.0
     assert experiment.cloud_downlink(0).send(0.0, 12_500_000)[1] == 1.0
-    assert experiment.cloud_times(0, 1).at(3).codec_u != experiment.cloud_times(0, 0).at(3).codec_u
+    assert experiment.cloud_times(0, 1).at(3).stages != experiment.cloud_times(0, 0).at(3).stages
 
 
 @pytest.mark.parametrize(
