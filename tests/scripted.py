@@ -78,12 +78,12 @@ def serve_s(pair: Pair) -> float:
 
 
 def recording(model: ModelSpec, sure_from: Sequence[int]) -> Recording:
-    """Sample k is sure (probability 1) from exit sure_from[k] on, everywhere, and knows nothing before."""
+    """Sample k is sure (probability 1), and right, from exit sure_from[k] on, everywhere; before, it is neither."""
     depth = np.asarray(sure_from)
 
     def readings(exit_: int) -> ExitReadings:
         logits = np.zeros((len(depth), model.num_classes), np.float32)
-        logits[:, 0] = np.where(depth <= exit_, 60.0, 0.0)
+        logits[:, 1] = np.where(depth <= exit_, 60.0, 0.0)
         return ExitReadings.of_logits(logits)
 
     pairs = {
@@ -93,7 +93,7 @@ def recording(model: ModelSpec, sure_from: Sequence[int]) -> Recording:
         for (split, codec), size in SIZES.items()
     }
     exits = tuple(readings(e) for e in range(len(model.exits)))
-    numbers, label = np.arange(len(depth), dtype=np.uint32), np.zeros(len(depth), np.uint16)
+    numbers, label = np.arange(len(depth), dtype=np.uint32), np.ones(len(depth), np.uint16)
     return Recording(
         {name: Part(name, numbers, label, exits, pairs) for name in PARTS},
         model.num_classes,

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from splitexit.decision import Observation, Plan, Truth
+from splitexit.policies.oracle import Oracle
 from splitexit.results import CLOUD, EDGE, FALLBACK, column, to_table
 from splitexit.sim import simulate
 from tests import scripted, synthetic
@@ -205,3 +207,57 @@ class TestArrivals:
         events = [{"kind": "leave", "at_s": 1.05, "on": "a"}]
         found = arrivals(tmp_path, events, devices__arrivals={"name": "closed", "think_ms": 70.0})
         assert [len(times) for times in found] == [11, 11, 200, 200]
+
+
+class TestForesight:
+    """What the oracle expects of a plan is what comes of it, whatever is there, if nothing else arrives meanwhile.
+
+    It does not see what is on its way to a tier, nor with whom a batch will be computed.
+    """
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"edge__workers": 2},
+            {"edge__servers": 2},
+            {"edge__servers": 3, "edge__balancer": "least-loaded"},
+            {"edge__queue": 0},
+            {"edge__queue": 1},
+            {"edge__queue": 2, "edge__workers": 2},
+            {"cloud": scripted.CLOUD},
+            {"access_points": {"cell": {}}, "devices__access_point": "cell"},
+            {"access_points": {"cell": {"sharing": "processor"}}, "devices__access_point": "cell"},
+            {"edge__batching": {"max_size": 3, "max_wait_ms": 7.0}},
+            {"events": [down(0.0)], "devices__retries": 2},
+            {"events": [{"kind": "outage", "at_s": 0.05, "for_s": 0.03}]},
+            {"events": [{"kind": "outage", "at_s": 0.05}]},
+            {
+                "events": [{"kind": "outage", "at_s": 0.05}],
+                "access_points": {"cell": {"sharing": "processor"}},
+                "devices__access_point": "cell",
+            },
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("at_s", [0.045, 0.060, 0.075, 0.120])
+    def test_the_plan_turns_out_as_foreseen(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], at_s: float
+    ) -> None:
+        """Four devices have sent before; the fifth looks ahead, and follows each plan in turn."""
+        alone = "cloud" in changes or "edge__batching" in changes
+        script = [[0.0], [0.001], [0.003], [0.004], [at_s + alone]]
+        for split, codec in scripted.SIZES:
+            plan, foreseen = Plan(split=split, codec=codec), list[float]()
+
+            def decide(self: Oracle, observation: Observation, truth: Truth) -> Plan:
+                foreseen.append(truth.utility(plan))  # noqa: B023
+                return plan  # noqa: B023
+
+            monkeypatch.setattr(Oracle, "decide_knowing", decide)
+            before = {"name": "offload", "split": 1, "codec": "uint8"}
+            policies: dict[str, Any] = {f"{number}": before for number in range(4)} | {"oracle": "oracle"}
+            experiment = scripted.scripted(tmp_path, script, policies=policies, devices__deadline_ms=500.0, **changes)
+            row = rows_of(experiment, "each")[4]
+            found = experiment.scenario.utility.of(row.correct, row.response_s, row.deadline_met)
+            assert foreseen == [near(found)], row

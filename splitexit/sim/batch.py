@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from splitexit.decision import Reading
-from splitexit.inference import ReadExit, RunStages, infer_behind
+from splitexit.inference import infer_behind
 from splitexit.sim.calendar import Calendar, Event
 from splitexit.sim.job import Job, Share
 from splitexit.sim.server import Server
 from splitexit.sim.tier import Tier
+from splitexit.steps import ReadExit, RunStages
 
 Factor = Callable[[int], float]
 """Number of samples in one pass -> its time, relative to that of one sample."""
@@ -112,9 +113,14 @@ class BatchServer(Server):
         self._idle = idle
         return lost
 
-    def start_s(self, arrive_s: float) -> float:
-        """When a worker is free next: with whom a job will be computed cannot be foreseen."""
-        return max(arrive_s, 0.0 if self._idle else min(self._batches.values()))
+    def start_s(self, arrive_s: float) -> float | None:
+        """When a batch of a job arriving then would start if no other came: whom it would meet cannot be foreseen."""
+        start_s = arrive_s if self._idle else max(arrive_s, min(self._batches.values()))
+        if self._max_size > 1:
+            oldest_s = self._waiting[0].arrive_s if self._waiting else arrive_s
+            start_s = max(start_s, oldest_s + self._max_wait_s)
+        full = self._room is not None and start_s > arrive_s and len(self._waiting) >= self._room
+        return None if full else start_s
 
 
 def compute_together(jobs: Sequence[Job], tier: Share, start_s: float, factor: Factor) -> dict[Job, float]:

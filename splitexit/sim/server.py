@@ -81,12 +81,15 @@ class Server:
         """One failure less; works again after the last, with nothing to do."""
         self.down -= 1
 
-    def start_s(self, arrive_s: float) -> float:
-        """When a job arriving then would start, as things stand."""
+    def start_s(self, arrive_s: float) -> float | None:
+        """When a job arriving then would start, as things stand; None if it would be refused for want of room."""
         free_s = [0.0] * self._idle + list(self._running.values())
         heapq.heapify(free_s)
+        ahead = 0
         for job in self._waiting:
-            start_s = max(arrive_s, free_s[0])
+            start_s = free_s[0]
             if start_s < job.give_up_s:
+                ahead += start_s > arrive_s
                 heapq.heapreplace(free_s, job.expected_done_s(self._tier, start_s))
-        return max(arrive_s, free_s[0])
+        full = self._room is not None and free_s[0] > arrive_s and ahead >= self._room
+        return None if full else max(arrive_s, free_s[0])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from splitexit.bundle import ModelSpec
 from splitexit.calibration import Pair, ServiceTimes
-from splitexit.inference import ReadExit, RunStages, course_behind
+from splitexit.inference import course_behind
 from splitexit.sim.calendar import Calendar
 from splitexit.sim.job import Job
 from splitexit.sim.lane import Lane
 from splitexit.sim.server import Server
+from splitexit.steps import ReadExit, RunStages
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ class Tier:
         self._courses: dict[int, Sequence[RunStages | ReadExit]] = {}
         self.onward: Onward | None = None
         self.back: tuple[Lane, int] | None = None
-        self._turn = count()
-        self._choose = self._next if balancer == "round-robin" else self._least_loaded
+        self._turn = 0
+        round_robin = balancer == "round-robin"
+        self._choose, self._foresee = (self._next, self._whose_turn) if round_robin else (self._least_loaded,) * 2
         self.on_arrival = (self.arrive,)
         self._on_return = (self._returned,)
 
@@ -86,16 +87,29 @@ class Tier:
     def _up(self) -> Sequence[Server]:
         return [server for server in self.servers if not server.down] or self.servers
 
-    def _next(self) -> Server:
+    def _whose_turn(self) -> Server:
         up = self._up()
-        return up[next(self._turn) % len(up)]
+        return up[self._turn % len(up)]
+
+    def _next(self) -> Server:
+        server = self._whose_turn()
+        self._turn += 1
+        return server
 
     def _least_loaded(self) -> Server:
         return min(self._up(), key=lambda server: server.present)
 
+    @property
+    def down(self) -> bool:
+        """Whether no server works."""
+        return all(server.down for server in self.servers)
+
     def expect(self, job: Job, arrive_s: float) -> float:
         """Tries out a job that would arrive then, as things stand; returns when its reply would leave here."""
-        start_s = min(server.start_s(arrive_s) for server in self._up())
+        start_s = self._foresee().start_s(arrive_s)
+        if start_s is None:
+            job.shed = True
+            return arrive_s
         if start_s >= job.give_up_s:
             return start_s
         job.wait_s += start_s - arrive_s

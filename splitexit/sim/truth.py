@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from splitexit.decision import Observation, Plan, Setting
-from splitexit.inference import Answer, Decider, NoReply, Reply, Send, infer
+from splitexit.inference import Answer, Decider, infer
 from splitexit.policies import Policy
 from splitexit.sim.job import Job
 from splitexit.sim.task import Task
 from splitexit.sim.transport import UNSEEN, Transport
+from splitexit.steps import NoReply, Reply, Send
 
 
 class _Given(Policy):
@@ -59,15 +60,20 @@ class LookAhead:
     def _send(self, send: Send) -> Reply | NoReply:
         task, transport = self._task, self._transport
         sent_s, job = task.clock_s, transport.job(task, send)
-        back_s = self._back_s(job, transport.uplink.peek(sent_s, job.size_bytes, task.request.device) + job.times.rpc_s)
-        if job.reading is None or back_s >= job.give_up_s:
+        arrive_s = transport.uplink.peek(sent_s, job.size_bytes, task.request.device) + job.times.rpc_s
+        lost = transport.edge.down
+        back_s = arrive_s + transport.downlink.delay_s if lost else self._back_s(job, arrive_s)
+        refused = lost or job.shed
+        if back_s >= job.give_up_s or (job.reading is None and not refused):
             task.clock_s = job.give_up_s
             return NoReply(send.timeout_s)
         task.clock_s = back_s
+        if refused:
+            return NoReply(back_s - sent_s, job.shed)
         return transport.reply(job, back_s - sent_s, UNSEEN)
 
     def _back_s(self, job: Job, arrive_s: float) -> float:
-        """When the reply would be here; job.reading is None where there would be none."""
+        """When the reply or refusal would be here; neither job.reading nor job.shed is set where there is none."""
         done_s = self._transport.edge.expect(job, arrive_s)
         reply_bytes = self._transport.rpc.downlink_bytes
         return self._transport.downlink.peek(done_s, reply_bytes, self._task.request.device)
