@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from splitexit.experiment import Experiment
 from splitexit.results import to_table
-from splitexit.sim import simulate
+from splitexit.sim import compiled, simulate
 from splitexit.stats import CONFIDENCE, Interval, paired, precise
 from splitexit.summary import Summariser, Summary, metric, over_batches, over_replications
 
@@ -177,8 +177,12 @@ def _response(summaries: Sequence[Summary]) -> Interval:
 
 
 def run_once(experiment: Experiment, policy: str, seed: int, requests: int | None = None) -> Run:
-    """One simulated run with its summary."""
-    return as_run(experiment, policy, seed, to_table(simulate(experiment, policy, seed, requests)))
+    """One simulated run, by the scenario's engine, with its summary."""
+    if experiment.scenario.engine == "compiled":
+        table = compiled.simulate(experiment, policy, seed, requests)
+    else:
+        table = to_table(simulate(experiment, policy, seed, requests))
+    return as_run(experiment, policy, seed, table)
 
 
 def as_run(experiment: Experiment, policy: str, seed: int, table: pa.Table) -> Run:

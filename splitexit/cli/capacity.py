@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from splitexit.cli.simulate import (
+    Engine,
     Json,
     Out,
     Overrides,
     Requests,
     ScenarioFile,
     chosen,
+    given,
     headline,
     parse_seeds,
     progress_bar,
@@ -56,6 +58,7 @@ def capacity(
     seeds: Annotated[str, typer.Option(help="Seeds to spend at most on each value, e.g. 0-9.")] = "0-9",
     confidence: Annotated[float, typer.Option(min=50, max=99.99, help="Confidence in percent.")] = 95.0,
     requests: Requests = None,
+    engine: Engine = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -71,7 +74,7 @@ def capacity(
     levels, numbers = [Slo.parse(text) for text in slo], parse_seeds(seeds)
     if len(numbers) < 3:
         raise UsageError(f"--seeds {seeds!r}: expected at least 3 seeds, fewer leave no interval to decide by")
-    experiments = _Experiments(scenario, key, overrides, requests)
+    experiments = _Experiments(scenario, key, given(overrides, requests, engine))
     base = experiments(1)
     experiments(maximum)  # what is wrong with it is said before the work, not after
     labels = chosen(base, policy, policies)
@@ -89,9 +92,8 @@ def capacity(
 class _Experiments:
     """The scenario's experiment by the value of a key."""
 
-    def __init__(self, scenario: Path, key: str, overrides: list[str] | None, requests: int | None) -> None:
-        self._scenario, self._key = scenario, key
-        self._overrides = [*(overrides or []), *([] if requests is None else [f"requests={requests}"])]
+    def __init__(self, scenario: Path, key: str, overrides: list[str]) -> None:
+        self._scenario, self._key, self._overrides = scenario, key, overrides
 
     def __call__(self, value: int) -> Experiment:
         from splitexit.experiment import Experiment

@@ -32,6 +32,9 @@ Precision = Annotated[
     ),
 ]
 MaxSeeds = Annotated[int, typer.Option(min=1, help="Where --precision gives up.")]
+Engine = Annotated[
+    str | None, typer.Option(help="simpy or compiled, as the scenario's key `engine`.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
@@ -49,6 +52,7 @@ def simulate(
     precision: Precision = None,
     max_seeds: MaxSeeds = 100,
     requests: Requests = None,
+    engine: Engine = None,
     out: Out = None,
     csv: Csv = False,
     json: Json = False,
@@ -57,7 +61,7 @@ def simulate(
 
     With one seed the intervals come from batch means, with several from the seeds as replications.
     """
-    experiment = _open(scenario, overrides, requests)
+    experiment = _open(scenario, given(overrides, requests, engine))
     label = experiment.scenario.policy_label if policy is None else policy
     _run(experiment, [label], seeds, out, csv, json, precision=precision, max_seeds=max_seeds)
 
@@ -72,6 +76,7 @@ def compare(
     precision: Precision = None,
     max_seeds: MaxSeeds = 100,
     requests: Requests = None,
+    engine: Engine = None,
     out: Out = None,
     csv: Csv = False,
     json: Json = False,
@@ -83,7 +88,7 @@ def compare(
     """
     from splitexit.check import contenders
 
-    experiment = _open(scenario, overrides, requests)
+    experiment = _open(scenario, given(overrides, requests, engine))
     labels = contenders(experiment) if policies is None else parse_labels(policies)
     _run(experiment, labels, seeds, out, csv, json, plot, precision, max_seeds)
 
@@ -146,12 +151,17 @@ def progress_bar(quiet: bool, *columns: Any) -> Progress:
     return Progress(*shown, console=console, transient=True, disable=quiet or not console.is_terminal)
 
 
-def _open(scenario: Path, overrides: list[str] | None, requests: int | None) -> Experiment:
+def given(overrides: list[str] | None, requests: int | None, engine: str | None) -> list[str]:
+    """Every key that the command line sets, as --set would."""
+    named = {"requests": requests, "engine": engine}
+    return [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+
+
+def _open(scenario: Path, overrides: list[str]) -> Experiment:
     from splitexit.experiment import Experiment
     from splitexit.scenario import load
 
-    extra = [] if requests is None else [f"requests={requests}"]
-    return Experiment.open(load(scenario, [*(overrides or []), *extra]))
+    return Experiment.open(load(scenario, overrides))
 
 
 def _run(

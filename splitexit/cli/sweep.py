@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitexit.cli.simulate import Json, Overrides, Requests, parse_labels, parse_seeds, progress_bar
+from splitexit.cli.simulate import Engine, Json, Overrides, Requests, given, parse_labels, parse_seeds, progress_bar
 
 if TYPE_CHECKING:
     from splitexit.experiment import Experiment
@@ -40,6 +40,7 @@ def sweep(
     overrides: Overrides = None,
     seeds: Annotated[str, typer.Option(help="Seeds of every point, e.g. 0-4.")] = "0-4",
     requests: Requests = None,
+    engine: Engine = None,
     jobs: Annotated[int, typer.Option(min=-1, help="Processes; -1: one for each core.")] = -1,
     backend: Annotated[
         str | None,
@@ -76,14 +77,14 @@ def sweep(
     if jobs == 0:
         raise UsageError("--jobs 0: expected a number of processes, or -1 for one for each core")
     if resume is not None:
-        if scenario is not None or axes or policies or overrides or requests or out:
+        if scenario is not None or axes or policies or overrides or requests or engine or out:
             raise UsageError("--resume takes everything from its folder; leave the scenario and its options away")
         plan, out = Store(resume).sweep(), resume
     else:
         if scenario is None or not axes:
             raise UsageError("expected a scenario and --sweep KEY=VALUES, or --resume FOLDER")
-        given = [*(overrides or []), *([] if requests is None else [f"requests={requests}"])]
-        plan = Plan(scenario, tuple(given), tuple(map(Axis.parse, axes)), (), tuple(parse_seeds(seeds)))
+        keys = tuple(given(overrides, requests, engine))
+        plan = Plan(scenario, keys, tuple(map(Axis.parse, axes)), (), tuple(parse_seeds(seeds)))
     base = plan.base()
     if not plan.policies:
         plan = _with_policies(plan, base, policies)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import (
@@ -75,6 +75,9 @@ class Scenario(Section):
     """Requests per device. Default: enough for an accuracy to within about 2 points (95 %, binomial)."""
     seed: Annotated[Whole, Ge(0), Lt(2**64)] = 0
     """Seed of everything that is drawn; the same seed gives the same result."""
+    engine: Literal["simpy", "compiled"] = "simpy"
+    """What simulates it: `simpy` does everything; `compiled` (needs numba, the extra `fast`) gives the same rows far
+    sooner where no decision depends on queues. Default: the one that does everything."""
     warmup_s: Annotated[Number, Ge(0), Le(MAX_S)] = 0.0
     """Requests that arrive before this are simulated and kept in the table, but left out of every figure. Default:
     none, a run begins with all queues empty and so does the system."""
