@@ -35,6 +35,30 @@ class Device:
     transport  the way to the edge; set before the first request
     """
 
+    __slots__ = (
+        "_alarm",
+        "_busy",
+        "_calendar",
+        "_count",
+        "_decider",
+        "_env",
+        "_free_s",
+        "_loop_s",
+        "_next",
+        "_on_computed",
+        "_on_reached",
+        "_on_wake",
+        "_part",
+        "_pipeline",
+        "_resumed",
+        "_sink",
+        "_times",
+        "_waking",
+        "_workload",
+        "sense",
+        "transport",
+    )
+
     transport: Transport
 
     def __init__(

@@ -32,6 +32,23 @@ class Transport:
         heard: called once per payload sent, with the reply or for want of it.
     """
 
+    __slots__ = (
+        "_alarm_s",
+        "_awaited",
+        "_calendar",
+        "_due",
+        "_env",
+        "_heard",
+        "_on_alarm",
+        "_on_reply",
+        "_sense",
+        "_times",
+        "downlink",
+        "edge",
+        "rpc",
+        "uplink",
+    )
+
     def __init__(
         self,
         calendar: Calendar,
