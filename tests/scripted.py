@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from splitexit.bundle import ModelSpec
 from splitexit.calibration import Calibration, Distribution, Pair, Rpc
@@ -165,6 +166,17 @@ def scripted(
 def rows_of(experiment: Experiment, policy: str) -> list[Completion]:
     """One run's rows, by device and request."""
     return sorted(simulate(experiment, policy, 0), key=lambda row: (row.device, row.request))
+
+
+def one(folder: Path, policy: str = "uint8@1", at_s: float = 1.0, **changes: Any) -> Completion:
+    """The row of a single request."""
+    (row,) = rows_of(scripted(folder, [[at_s]], **changes), policy)
+    return row
+
+
+def near(value: float) -> Any:
+    """To 1e-9 s."""
+    return pytest.approx(value, rel=0, abs=1e-9)
 
 
 def exit_behind(split: int, codec: str, **more: Any) -> dict[str, Any]:

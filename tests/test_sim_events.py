@@ -15,16 +15,11 @@ from splitexit.policies.oracle import Oracle
 from splitexit.results import CLOUD, EDGE, FALLBACK, column, to_table
 from splitexit.sim import simulate
 from tests import scripted, synthetic
-from tests.scripted import DOWN_DELAY_S, DOWN_S, HEAD_S, STAGE_S, rows_of, send_s, serve_s, up_s
+from tests.scripted import DOWN_DELAY_S, DOWN_S, HEAD_S, STAGE_S, near, rows_of, send_s, serve_s, up_s
 
 JPEG = (0, "jpeg")
 THERE_S = send_s(JPEG) + up_s(JPEG)
 """From an arrival to the edge's door."""
-
-
-def near(value: float) -> Any:
-    """To 1e-9 s."""
-    return pytest.approx(value, rel=0, abs=1e-9)
 
 
 def down(at_s: float, for_s: float | None = None, server: int | None = None) -> dict[str, Any]:
