@@ -364,3 +364,11 @@ class TestFailures:
         assert (row.answered_by, row.lost_reply) == (FALLBACK, True)
         assert row.network_s == near(deadline_ms / 1e3 - HEAD_S[0] - send_s(UINT8))
         assert row.response_s == near(deadline_ms / 1e3)
+
+    @pytest.mark.parametrize("at_s", [0.0, 0.1, 0.7, 1.3, 2.9])
+    def test_when_time_is_up_nothing_is_sent_again(self, tmp_path: Path, at_s: float) -> None:
+        """No answer comes back; at the deadline there are retries left, and no time."""
+        events = [{"kind": "outage", "at_s": 0.0, "direction": "down"}]
+        for deadline_ms in range(100, 200, 7):
+            row = one(tmp_path, at_s=at_s, events=events, devices__retries=2, devices__deadline_ms=float(deadline_ms))
+            assert row.airtime_s == near(on_air_s(UINT8))

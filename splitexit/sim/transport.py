@@ -122,7 +122,7 @@ class Transport:
 
     def _was_reset(self, job: Job) -> None:
         if job.give_up_s > self._env._now and self._awaited.get(job.number) is job:
-            self._give_up(job)
+            self._give_up(job, self._env._now - job.sent_s)
 
     def _expect(self, job: Job) -> None:
         self._awaited[job.number] = job
@@ -147,11 +147,11 @@ class Transport:
                 late[number] = job
         self._set(due[0][0] if due else FOREVER)
         for job in late.values():
-            self._give_up(job)
+            self._give_up(job, job.send.timeout_s)  # exactly, so that no rounding leaves time to send again
 
-    def _give_up(self, job: Job) -> None:
+    def _give_up(self, job: Job, waited_s: float) -> None:
         del self._awaited[job.number]
-        self._fail(job, NoReply(self._env._now - job.sent_s, False, job.airtime_s))
+        self._fail(job, NoReply(waited_s, False, job.airtime_s))
 
     def _fail(self, job: Job, result: NoReply) -> None:
         if self._sense is not None:
