@@ -93,6 +93,7 @@ def devices(rng: np.random.Generator, points: list[str]) -> dict[str, Any]:
         "policy": pick(rng, *POLICIES),
         "deadline_ms": pick(rng, 1000.0, float(np.round(10 ** rng.uniform(1.2, 3.0), 1))),
         "pipeline": pick(rng, True, True, False),
+        "retries": pick(rng, 0, 0, 2),
     }
     if points and rng.random() < 0.6:
         group["access_point"] = pick(rng, *points)

@@ -62,9 +62,8 @@ def _down(w: World, size: np.uint64, time_s: float, count: int) -> np.uint64:
     events = w.events
     at, child = ROOT, ONE
     while child < size:
-        other = child + ONE
-        if other < size and _before(events[other], events[child].time_s, events[child].count):
-            child = other
+        if child + ONE < size:
+            child += np.uint64(_before(events[child + ONE], events[child].time_s, events[child].count))
         if not _before(events[child], time_s, count):
             break
         events[at] = events[child]
@@ -74,4 +73,5 @@ def _down(w: World, size: np.uint64, time_s: float, count: int) -> np.uint64:
 
 @inlined
 def _before(event: Any, time_s: float, count: int) -> Any:
-    return event.time_s < time_s or (event.time_s == time_s and event.count < count)
+    # Without `and` and `or` there is nothing to jump over, so no jump to be mispredicted.
+    return (event.time_s < time_s) | ((event.time_s == time_s) & (event.count < count))

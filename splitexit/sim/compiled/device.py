@@ -24,7 +24,7 @@ def take_next(w: World, d: np.uint32) -> None:
     elif device.parked != NONE:
         _go_on(w, d)
     elif device.next < device.total:
-        arrival_s = device.loop_s if device.closed else w.requests[device.place + device.next - device.base].arrival_s
+        arrival_s = device.loop_s if device.closed else w.arrival_s[device.place + device.next - device.base]
         if arrival_s <= w.state[0].now_s or device.free:
             _compute(w, _begin(w, d, arrival_s))
         elif not device.waking and not np.isnan(arrival_s):
@@ -56,11 +56,13 @@ def _begin(w: World, d: np.uint32, arrival_s: float) -> np.uint32:
     line = device.place + device.next - device.base
     task.number, task.device = device.next, d
     device.next += ONE
+    if device.next == device.loaded and device.next < device.total:
+        state.lacking, state.device = 1, d
     device.loop_s = np.nan
     task.arrival_s, task.due_s = arrival_s, arrival_s + device.deadline_s
     task.reading = task.shed = 0
     task.uses = ROW_TO_COME
-    task.journey = w.requests[line].journey
+    task.journey = w.journey[line]
     task.path = w.journeys[task.journey].path
     if device.line == NONE:
         for column in range(w.seconds.shape[1]):
@@ -163,13 +165,13 @@ def release(w: World, d: np.uint32, now_s: float) -> None:
 
 
 @inlined
-def heard(w: World, t: np.uint32, outcome: int) -> None:
+def heard(w: World, t: np.uint32, outcome: int, waited_s: float) -> None:
     """The wait for the edge is over: the request ends, or needs the CPU for its fallback."""
     task, now_s = w.tasks[t], w.state[0].now_s
     device = w.devices[task.device]
     d = task.device
     task.clock_s = now_s
-    if settle(w, t, outcome, now_s):
+    if settle(w, t, outcome, waited_s):
         finish(w, t)
     else:
         _queue(w, t)
@@ -180,11 +182,11 @@ def heard(w: World, t: np.uint32, outcome: int) -> None:
 
 
 @inlined
-def settle(w: World, t: np.uint32, outcome: int, now_s: float) -> bool:
+def settle(w: World, t: np.uint32, outcome: int, waited_s: float) -> bool:
     """Notes how the wait ended; returns whether the request has ended, too."""
     task = w.tasks[t]
     task.outcome = outcome
-    task.network_s = now_s - task.sent_s
+    task.network_s = waited_s
     if outcome == REPLIED:
         task.network_s = task.network_s - task.wait_s - task.edge_s
         return True

@@ -7,10 +7,8 @@ from math import inf, nan
 
 import numpy as np
 
-from splitexit.calibration import ServiceTimes
 from splitexit.errors import InputError
 from splitexit.experiment import Experiment
-from splitexit.fleet import Group
 from splitexit.links import Fifo
 from splitexit.sim.compiled import loop
 from splitexit.sim.compiled.choices import choose
@@ -19,7 +17,6 @@ from splitexit.sim.compiled.layout import (
     EVENT,
     LINK,
     NONE,
-    REQUEST,
     ROW,
     SERVER,
     STATE,
@@ -28,16 +25,10 @@ from splitexit.sim.compiled.layout import (
     World,
 )
 from splitexit.sim.compiled.paths import Book
-from splitexit.sim.compiled.requests import Arriving, Positions
+from splitexit.sim.compiled.supply import Supply
 from splitexit.sim.compiled.support import supports
 
-STRETCH = 16_384
-"""Requests of a device in memory at most; a multiple of ServiceTimes.BLOCK, small enough for the cache."""
-
-MEMORY_BYTES = 128e6
-"""What all requests in memory may take, where there is a choice."""
-
-ROWS = 32_768
+ROWS = 4096
 
 
 class Engine:
@@ -53,32 +44,17 @@ class Engine:
     def __init__(self, experiment: Experiment, policy: str, seed: int, requests: int | None = None) -> None:
         if reason := supports(experiment, policy):
             raise InputError(f"the compiled engine cannot run this: {reason}; use --engine simpy")
-        self.experiment, self._seed = experiment, seed
+        self.experiment = experiment
         self.requests = experiment.scenario.requests if requests is None else requests
         groups = experiment.groups
-        self._choices = [choose(experiment, policy, seed, group, self.requests) for group in groups]
-        self.book = Book(experiment, self._choices)
-        self._stretch = self._stretch_length()
-        self._positions = [Positions(experiment._pool, seed, d) for d in range(experiment.total_devices)]
-        self._arriving = [self._arrivals(group, device) for group in groups for device in group.devices]
+        choices = [choose(experiment, policy, seed, group, self.requests) for group in groups]
+        self.book = Book(experiment, choices)
+        self._supply = Supply(experiment, choices, self.book, seed, self.requests)
         self._world = self._build()
-
-    def _stretch_length(self) -> int:
-        width = max(times.width for times in self.book.times if times.constant is None) if self._varies else 0
-        fits = int(MEMORY_BYTES / (self.experiment.total_devices * (12 + 8 * width)))
-        blocks = max(1, min(fits, STRETCH, self.requests + ServiceTimes.BLOCK - 1) // ServiceTimes.BLOCK)
-        return blocks * ServiceTimes.BLOCK
 
     @property
     def _varies(self) -> bool:
         return any(times.constant is None for times in self.book.times)
-
-    def _arrivals(self, group: Group, device: int) -> Arriving | None:
-        arrivals = self.experiment._arrivals[group.number]
-        if arrivals.closed:
-            return None
-        intensity = self.experiment._intensity(group, device - group.first)
-        return Arriving(arrivals, intensity, self._seed, device, self.requests)
 
     def _build(self) -> World:
         experiment, count = self.experiment, self.experiment.total_devices
@@ -87,9 +63,9 @@ class Engine:
         state["least_loaded"] = experiment.scenario.edge.balancer == "least-loaded"
         state["groups"] = len(experiment.groups)
         width = max(times.width for times in self.book.times)
-        lines = count * self._stretch if self._varies else 0
+        lines = count * self._supply.length if self._varies else 0
         devices, links = _stations(experiment)
-        devices["place"] = np.arange(count) * self._stretch
+        devices["place"] = np.arange(count) * self._supply.length
         devices["total"] = self.requests
         seconds = np.zeros((len(experiment.groups) + lines, width))
         for group, times in zip(experiment.groups, self.book.times, strict=True):
@@ -106,7 +82,8 @@ class Engine:
             paths=self.book.paths,
             steps=self.book.steps,
             journeys=self.book.journeys,
-            requests=np.zeros(count * self._stretch, REQUEST),
+            arrival_s=np.zeros(count * self._supply.length),
+            journey=np.zeros(count * self._supply.length, np.uint32),
             seconds=seconds,
             kept=np.zeros((0, width)),
             rows=np.zeros(0, ROW),
@@ -129,45 +106,47 @@ class Engine:
 
     def _load(self, device: int) -> None:
         """The device's next requests, in place of those that have begun."""
-        world, count = self._world, self._stretch
-        record = world.devices[device]
-        first = int(record["loaded"])
-        count = min(count, int(record["total"]) - first)
-        place = slice(int(record["place"]), int(record["place"]) + count)
-        arriving, group = self._arriving[device], self.experiment.group(device)
-        if arriving is not None:
-            times_s = arriving.take(count)
-            if len(times_s) < count:  # the rest never comes
-                count = len(times_s)
-                record["total"] = first + count
-                place = slice(place.start, place.start + count)
-            world.requests["arrival_s"][place] = times_s
-        positions = self._positions[device].take(count)
-        numbers = self._choices[group.number].numbers(device, first, positions)
-        world.requests["journey"][place] = numbers + self.book.first[group.number]
-        times = self.book.times[group.number]
-        if times.constant is None and count:
-            lines = slice(place.start + len(self.experiment.groups), place.stop + len(self.experiment.groups))
-            world.seconds[lines, : times.width] = times.draw(self._seed, device, first, count)
+        world, record = self._world, self._world.devices[device]
+        stretch = self._supply.next(device)
+        first, count, place = int(record["loaded"]), len(stretch.journey), int(record["place"])
+        here = slice(place, place + count)
+        if stretch.arrival_s is not None:
+            world.arrival_s[here] = stretch.arrival_s
+        world.journey[here] = stretch.journey
+        if stretch.seconds is not None:
+            lines = slice(here.start + len(self.book.times), here.stop + len(self.book.times))
+            world.seconds[lines, : stretch.seconds.shape[1]] = stretch.seconds
         record["base"], record["loaded"] = first, first + count
+        world.state["lacking"] = 0
+        if count < min(self._supply.length, self.requests - first):  # the rest never comes
+            record["total"] = first + count
 
     def rows(self) -> Iterator[Array]:
         """Runs; yields the rows in order of completion, stretch by stretch, each valid until the next one."""
-        for device in range(len(self._world.devices)):
-            self._load(device)
-        loop.begin(self._world)
-        while (why := loop.run(self._world)) != loop.FINISHED:
-            if why == loop.ROWS_FULL:
-                yield self._taken()
-            elif why == loop.REQUESTS_NEEDED:
-                self._load(int(self._world.state["device"][0]))
-            elif why == loop.TASKS_FULL:
-                self._world = self._more_tasks(self._world, 2 * len(self._world.tasks))
-            else:
-                more = np.zeros(2 * len(self._world.events), EVENT)
-                more[: len(self._world.events)] = self._world.events
-                self._world = self._world._replace(events=more)
-        yield self._taken()
+        try:
+            for device in range(len(self._world.devices)):
+                self._load(device)
+            loop.begin(self._world)
+            while (why := loop.run(self._world)) != loop.FINISHED:
+                if why == loop.ROWS_FULL:
+                    yield self._taken()
+                else:
+                    self._provide(why)
+            yield self._taken()
+        finally:
+            self._supply.close()
+
+    def _provide(self, why: int) -> None:
+        """What the loop stopped for."""
+        world = self._world
+        if why == loop.REQUESTS_NEEDED:
+            self._load(int(world.state["device"][0]))
+        elif why == loop.TASKS_FULL:
+            self._world = self._more_tasks(world, 2 * len(world.tasks))
+        else:
+            events = np.zeros(2 * len(world.events), EVENT)
+            events[: len(world.events)] = world.events
+            self._world = world._replace(events=events)
 
     def ordered(self) -> Array:
         """Runs; all rows in order of (device, request)."""

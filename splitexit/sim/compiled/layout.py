@@ -19,13 +19,24 @@ ANSWERED, REPLIED, GIVEN_UP, UNSENT = range(4)
 """How a request ends: on the device, with the edge's reply, without it, or too late to be sent at all."""
 
 
-def _record(**fields: str) -> np.dtype[Any]:
-    return np.dtype(list(fields.items()), align=True)
+def record(**fields: str) -> np.dtype[Any]:
+    """A record with fields of these types, as long as a power of two: to find one by its number is a shift then."""
+    packed = np.dtype(list(fields.items()), align=True)
+    assert packed.fields is not None
+    return np.dtype(
+        {
+            "names": list(fields),
+            "formats": list(fields.values()),
+            "offsets": [packed.fields[name][1] for name in fields],
+            "itemsize": 1 << (packed.itemsize - 1).bit_length(),
+        },
+        align=True,
+    )
 
 
-EVENT = _record(time_s="f8", count="i8", kind="i4", who="u4")
+EVENT = record(time_s="f8", count="i8", kind="i4", who="u4")
 
-STATE = _record(
+STATE = record(
     now_s="f8",
     event="i8",  # count of the present one
     count="i8",  # events put in so far
@@ -36,12 +47,13 @@ STATE = _record(
     turn="u8",  # of the balancer
     downlink_bytes="i8",
     free_task="u4",  # head of the list of unused tasks
-    device="u4",  # that needs more requests
+    device="u4",
+    lacking="i1",  # `device` has begun the last of its requests that are in memory, and has more
     least_loaded="i1",
     spent="i1",  # the first event has happened and is still there
 )
 
-TASK = _record(
+TASK = record(
     arrival_s="f8",
     start_s="f8",
     due_s="f8",
@@ -74,7 +86,7 @@ TASK = _record(
     uses="i1",  # what it is needed for (splitexit.sim.compiled.kinds)
 )
 
-DEVICE = _record(
+DEVICE = record(
     free_s="f8",
     loop_s="f8",  # closed loop: when the next request arrives; NaN while it cannot
     think_s="f8",
@@ -101,11 +113,11 @@ DEVICE = _record(
     free="i1",  # open arrivals and pipelining: nothing but a fallback comes between it and its next request
 )
 
-LINK = _record(free_s="f8", byte_s="f8", delay_s="f8")
+LINK = record(free_s="f8", byte_s="f8", delay_s="f8")
 
-SERVER = _record(idle="i4", running="i4", waiting="u4", room="u4", head="u4", tail="u4")
+SERVER = record(idle="i4", running="i4", waiting="u4", room="u4", head="u4", tail="u4")
 
-PATH = _record(
+PATH = record(
     fallback_s="f8",
     timeout_s="f8",
     first="u4",  # columns of the steps on the device before it sends or answers
@@ -118,11 +130,9 @@ PATH = _record(
     alone="i1",  # without a reading when it sends
 )
 
-JOURNEY = _record(path="u4", size_bytes="i4")
+JOURNEY = record(path="u4", size_bytes="i4")
 
-REQUEST = _record(arrival_s="f8", journey="u4")
-
-ROW = _record(
+ROW = record(
     arrival_s="f8",
     start_s="f8",
     compute_s="f8",
@@ -145,7 +155,7 @@ class World(NamedTuple):
     """All of it.
 
     steps     columns of `seconds`, path after path
-    requests  those in memory, one stretch per device
+    arrival_s, journey   of the requests in memory, one stretch per device
     seconds   what every step takes, (lines, columns): a line per group, then one per request in memory
     kept      the lines of tasks in use, (tasks, columns), where they vary
     """
@@ -159,7 +169,8 @@ class World(NamedTuple):
     paths: Array
     steps: Array
     journeys: Array
-    requests: Array
+    arrival_s: Array
+    journey: Array
     seconds: Array
     kept: Array
     rows: Array

@@ -10,7 +10,7 @@ from splitexit.sim.compiled.calendar import drop_first
 from splitexit.sim.compiled.device import take_next
 from splitexit.sim.compiled.device import wake as woken
 from splitexit.sim.compiled.jit import SOURCES, entry, inlined
-from splitexit.sim.compiled.kinds import ALARM, ARRIVE, COMPUTED, DONE, REPLY, WAKE
+from splitexit.sim.compiled.kinds import ARRIVE, COMPUTED, DONE, REPLY, WAKE
 from splitexit.sim.compiled.layout import World
 from splitexit.sim.compiled.server import arrive, done
 from splitexit.sim.compiled.transport import alarm, computed, reply
@@ -19,36 +19,41 @@ FINISHED, ROWS_FULL, REQUESTS_NEEDED, TASKS_FULL, EVENTS_FULL = range(5)
 """Why it stopped: nothing is left; the output is full; `state.device` needs requests; no more tasks; no more events."""
 
 FIRST = np.uint64(0)
+PUT = 4
+"""More events than one leads to."""
 
 
 @inlined
 def _lacking(w: World) -> int:
-    """What there may be too little room for."""
+    """What there is too little room for."""
     state = w.state[0]
-    tasks = np.int64(state.tasks)
-    if np.int64(state.rows) + tasks >= len(w.rows):
+    if state.lacking:
+        return REQUESTS_NEEDED
+    if np.int64(state.rows) + state.tasks >= len(w.rows):
         return ROWS_FULL
-    if tasks + 2 > len(w.tasks):
+    if state.tasks + 1 >= len(w.tasks):
         return TASKS_FULL
-    if np.int64(state.events) + tasks + 4 > len(w.events):
+    if np.int64(state.events) + PUT >= len(w.events):
         return EVENTS_FULL
     return FINISHED
 
 
 @inlined
-def _device_lacks(w: World, kind: int, who: np.uint32) -> bool:
-    """Whether the device that something happens to may ask for a request that is not in memory."""
-    d = who if kind in (WAKE, ALARM) else w.tasks[who].device
-    device = w.devices[d]
-    w.state[0].device = d
-    return bool(device.next >= device.loaded and device.next < device.total)
+def _room(w: World) -> int:
+    """How many things can happen before something might be lacking.
+
+    Of each come at most one task more, one row more than tasks that end, and PUT events.
+    """
+    state = w.state[0]
+    rows = len(w.rows) - np.int64(state.rows) - state.tasks
+    tasks = len(w.tasks) - state.tasks - 1
+    events = (len(w.events) - np.int64(state.events)) // PUT
+    return int(min(rows, tasks, events))
 
 
 @inlined
 def _happen(w: World, kind: int, who: np.uint32) -> None:
-    if kind == WAKE:
-        woken(w, who)
-    elif kind == COMPUTED:
+    if kind == COMPUTED:
         computed(w, who)
     elif kind == ARRIVE:
         arrive(w, who)
@@ -56,6 +61,8 @@ def _happen(w: World, kind: int, who: np.uint32) -> None:
         done(w, who)
     elif kind == REPLY:
         reply(w, who)
+    elif kind == WAKE:
+        woken(w, who)
     else:
         alarm(w, who)
 
@@ -70,21 +77,16 @@ def _build(sources: int) -> tuple[Callable[[World], None], Callable[[World], int
 
     @entry
     def run(w: World) -> int:
-        state, first = w.state[0], w.events[FIRST]
-        stop = FINISHED if sources else ROWS_FULL
+        state, first, stop = w.state[0], w.events[FIRST], FINISHED if sources else ROWS_FULL
         while state.events and not stop:
             stop = _lacking(w)
-            if stop:
-                break
-            kind, who = first.kind, first.who
-            if kind != ARRIVE and kind != DONE and _device_lacks(w, kind, who):
-                stop = REQUESTS_NEEDED
-                break
-            state.now_s, state.event = first.time_s, first.count
-            state.spent = 1
-            _happen(w, kind, who)
-            if state.spent:
-                drop_first(w)
+            room = 0 if stop else _room(w)
+            while room and state.events and not state.lacking:
+                room -= 1
+                state.now_s, state.event, state.spent = first.time_s, first.count, 1
+                _happen(w, first.kind, first.who)
+                if state.spent:
+                    drop_first(w)
         return stop
 
     return begin, run

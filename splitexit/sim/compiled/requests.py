@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from splitexit.arrivals import Arrivals, Intensity, Periodic, Poisson
@@ -11,29 +9,21 @@ from splitexit.experiment import ARRIVALS, SAMPLES, stream
 from splitexit.sim.compiled.layout import Array
 
 
-def positions(pool: Array, seed: int, device: int) -> Iterator[Array]:
-    """Positions in the recording's test part, round after round."""
-    rng = stream(seed, SAMPLES, device)
-    while True:
-        yield rng.permutation(pool)
-
-
 class Positions:
-    """The same in stretches of any length."""
+    """Positions in the recording's test part, round after round, in stretches of any length."""
 
     def __init__(self, pool: Array, seed: int, device: int) -> None:
-        self._rounds = positions(pool, seed, device)
+        self._pool, self._rng = pool, stream(seed, SAMPLES, device)
         # The rest of a round is kept by every device: as small as it can be.
         self._type = np.min_scalar_type(int(pool.max()))
         self._rest = np.empty(0, self._type)
 
     def take(self, count: int) -> Array:
         """The next `count`."""
-        found, have = [self._rest], len(self._rest)
-        while have < count:
-            found.append(next(self._rounds))
-            have += len(found[-1])
-        joined = np.concatenate(found)
+        rounds = max(0, -(-(count - len(self._rest)) // len(self._pool)))
+        more = np.tile(self._pool, (rounds, 1))
+        self._rng.permuted(more, axis=1, out=more)  # draws what a permutation of each would
+        joined = np.concatenate([self._rest, more.ravel()])
         self._rest = joined[count:].astype(self._type)
         return joined[:count]
 
@@ -69,9 +59,9 @@ class Arriving:
         return self._all[self._taken : self._taken + count]
 
     def _poisson(self, count: int) -> Array:
-        gaps_s = self._rng.exponential(1.0 / self._arrivals.rate_hz, count)  # type: ignore[attr-defined]
-        if self._taken:
-            gaps_s[0] += self._last_s
-        times_s = np.cumsum(gaps_s)
+        times_s = self._rng.standard_exponential(count)
+        times_s *= 1.0 / self._arrivals.rate_hz  # type: ignore[attr-defined]
+        times_s[:1] += self._last_s
+        np.cumsum(times_s, out=times_s)
         self._last_s = float(times_s[-1]) if count else self._last_s
-        return np.asarray(times_s)
+        return times_s

@@ -65,7 +65,7 @@ def answer(w: World, t: np.uint32) -> None:
         return
     if arrive_s < task.give_up_s:
         task.clock_s = task.answered_s = arrive_s
-        settle(w, t, REPLIED, arrive_s)
+        settle(w, t, REPLIED, arrive_s - task.sent_s)
         finish(w, t)
     leave(w, t)
 
@@ -75,7 +75,8 @@ def reply(w: World, t: np.uint32) -> None:
     """A reply or a refusal arrives in time."""
     leave(w, t)
     _forget(w, t)
-    heard(w, t, REPLIED if w.tasks[t].reading else GIVEN_UP)
+    task = w.tasks[t]
+    heard(w, t, REPLIED if task.reading else GIVEN_UP, w.state[0].now_s - task.sent_s)
 
 
 @inlined
@@ -83,8 +84,7 @@ def _expect(w: World, t: np.uint32) -> None:
     """Puts it among those that its device waits for, in order of (give_up_s, number)."""
     task = w.tasks[t]
     device, now_s = w.devices[task.device], w.state[0].now_s
-    while device.due != NONE and w.tasks[device.due].answered_s <= now_s:
-        _forget(w, device.due)
+    _forget_answered(w, task.device, now_s)
     sooner = device.due_last
     while sooner != NONE and _precedes(task, w.tasks[sooner]):
         sooner = w.tasks[sooner].sooner
@@ -100,6 +100,22 @@ def _expect(w: World, t: np.uint32) -> None:
         w.tasks[later].sooner = t
     if task.give_up_s < device.alarm_s:
         _set_alarm(w, task.device, task.give_up_s)
+
+
+@inlined
+def _forget_answered(w: World, d: np.uint32, now_s: float) -> None:
+    """Those at the head whose reply has come since."""
+    device = w.devices[d]
+    t = device.due
+    while t != NONE and w.tasks[t].answered_s <= now_s:
+        later = w.tasks[t].later
+        let_go(w, t, AWAITED)
+        t = later
+    device.due = t
+    if t == NONE:
+        device.due_last = NONE
+    else:
+        w.tasks[t].sooner = NONE
 
 
 @inlined
@@ -148,4 +164,4 @@ def alarm(w: World, d: np.uint32) -> None:
         _forget(w, t)
         if not answered:
             w.tasks[t].shed = 0  # if it was, the device has not heard of it
-            heard(w, t, GIVEN_UP)
+            heard(w, t, GIVEN_UP, w.tasks[t].timeout_s)
