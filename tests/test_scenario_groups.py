@@ -29,7 +29,7 @@ access_points:
   cell: {count: 2, sharing: processor, downlink: {name: constant, mbps: 7}}
 uplink: {name: constant, mbps: 20}
 downlink: {name: constant, mbps: 30}
-edge: {servers: 2, balancer: least-loaded, queue: 0, batching: {max_size: 8, max_wait_ms: 2}}
+edge: {servers: 2, balancer: least-loaded, queue: 7, batching: {max_size: 8, max_wait_ms: 2}}
 cloud: {hardware: workstation-gpu, split: 2, uplink: {name: constant, mbps: 100}, downlink: ethernet}
 policies:
   early: {name: threshold, threshold: 0.5}
@@ -91,7 +91,7 @@ def test_without_groups_there_is_one(tmp_path: Path) -> None:
 def test_edge_cloud_and_events_are_read(tmp_path: Path) -> None:
     scenario = read(tmp_path)
     edge, cloud = scenario.edge, scenario.cloud
-    assert (edge.servers, edge.balancer, edge.queue) == (2, "least-loaded", 0)
+    assert (edge.servers, edge.balancer, edge.queue) == (2, "least-loaded", 7)
     assert edge.batching is not None
     assert (edge.batching.max_size, edge.batching.max_wait_s) == (8, 0.002)
     assert cloud is not None
@@ -118,7 +118,7 @@ def test_resolved_reads_back_equal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["groups.phones.count=4", "access_points.cell.count=3", "cloud.split=1", "events.0.at_s=11", "edge.queue=1"],
+    ["groups.phones.count=4", "access_points.cell.count=3", "cloud.split=1", "events.0.at_s=11", "edge.queue=9"],
 )
 def test_the_digest_is_of_every_key(tmp_path: Path, override: str) -> None:
     assert read(tmp_path).digest() != read(tmp_path, TEXT, [override]).digest()
@@ -185,6 +185,10 @@ AT = "events.0={kind: %s, at_s: 1, %s}"
         ("policies.own=local", "policies.own: the label 'own' stands for every group's own policy; choose another"),
         ("edge.balancer=random", "edge.balancer: found 'random'; expected 'round-robin' or 'least-loaded'"),
         ("edge.queue=-1", "edge.queue: found -1; expected a number greater than or equal to 0; the default is none"),
+        (
+            "edge.queue=3",
+            "edge.queue: found 3; expected at least 7, for those that wait for company count",
+        ),
         ("edge.batching=true", "edge.batching: found true; expected a mapping with the keys max_size, max_wait_ms;"),
         ("edge.batching={max_wait_ms: 2}", "edge.batching.max_size: the key 'max_size' is missing; requests of one"),
         ("cloud={split: 2, downlink: lte}", "cloud.uplink: the key 'uplink' is missing; from the edge to the cloud"),

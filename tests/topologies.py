@@ -121,6 +121,8 @@ def _tier(dice: Random) -> dict[str, Any]:
         tier["queue"] = dice.choice([0, 1, 5])
     if dice.random() < 0.4:
         tier["batching"] = {"max_size": dice.choice([1, 2, 4, 8]), "max_wait_ms": dice.choice([0.0, 3.0, 15.0])}
+        if "queue" in tier:  # jobs that wait for company count
+            tier["queue"] += tier["batching"]["max_size"] - 1
     return tier
 
 

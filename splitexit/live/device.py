@@ -195,7 +195,9 @@ class DeviceRuntime:
         number, elapsed_s = task.request.number, at_s - task.sent_s
         if isinstance(result, Failure):
             self._sense.given_up(number)
-            return NoReply(elapsed_s, result is Failure.SHED)
+            # Exactly the timeout where it is over, so that no rounding leaves time to send again.
+            waited_s = task.step.timeout_s if result is Failure.LATE and isinstance(task.step, Send) else elapsed_s
+            return NoReply(waited_s, result is Failure.SHED)
         network_s = max(0.0, elapsed_s - result.wait_s - result.compute_s)
         load = EdgeLoad(result.queue_length, result.wait_s)
         self._sense.replied(number, task.sent_bytes, network_s, load)

@@ -19,7 +19,7 @@ Found = Iterator[tuple[Keys, Finding]]
 
 def broken(scenario: Scenario, raw: Mapping[str, Any]) -> dict[Keys, Finding]:
     """What is wrong, at its path; `raw` is the document, which says what was given and what inherited."""
-    rules = (_labels(scenario), _counts(scenario), _devices(scenario, raw), _events(scenario))
+    rules = (_labels(scenario), _counts(scenario), _devices(scenario, raw), _servers(scenario), _events(scenario))
     return {path: finding for rule in rules for path, finding in rule}
 
 
@@ -39,6 +39,17 @@ def _counts(scenario: Scenario) -> Found:
         total = sum(part.count for part in parts.values())
         if total > MAX_DEVICES:
             yield (key,), Finding(f"{total} altogether; expected at most {MAX_DEVICES}")
+
+
+def _servers(scenario: Scenario) -> Found:
+    """Whoever waits for company is waiting."""
+    for key, tier in (("edge", scenario.edge), ("cloud", scenario.cloud)):
+        if tier is None or tier.batching is None or tier.queue is None:
+            continue
+        company = tier.batching.max_size - 1
+        if tier.queue < company:
+            what = f"found {tier.queue}; expected at least {company}, for those that wait for company count: "
+            yield (key, "queue"), Finding(f"{what}a batch of {company + 1} could never fill")
 
 
 def _devices(scenario: Scenario, raw: Mapping[str, Any]) -> Found:
