@@ -337,7 +337,7 @@ class Experiment:
         """A device's requests; samples in a random order without repeats until all were used."""
         group = self.group(device)
         count = self.scenario.requests if requests is None else requests
-        arrivals, intensity = self._arrivals[group.number], self._intensity(group, device - group.first)
+        arrivals, intensity = self.arrivals[group.number], self.intensity(group, device - group.first)
         times = None
         if not arrivals.closed:
             times_s = arrivals.times_s(count, stream(seed, ARRIVALS, device))
@@ -357,14 +357,20 @@ class Experiment:
         )
 
     @cached_property
-    def _arrivals(self) -> tuple[Arrivals, ...]:
+    def known(self) -> dict[Any, Any]:
+        """What an engine has worked out of this experiment and need not work out again, by keys of its own."""
+        return {}
+
+    @cached_property
+    def arrivals(self) -> tuple[Arrivals, ...]:
+        """The arrival process of every group."""
         return tuple(group.config.arrivals.create() for group in self.groups)
 
     @cached_property
     def _intensities(self) -> dict[tuple[int, int], Intensity | None]:
         return {}
 
-    def _intensity(self, group: Group, number: int) -> Intensity | None:
+    def intensity(self, group: Group, number: int) -> Intensity | None:
         """How the events change the arrivals of a group's device; None if they do not."""
         if not self.scenario.events:
             return None
@@ -375,7 +381,7 @@ class Experiment:
         return self._intensities[key]
 
     @cached_property
-    def _pool(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def pool(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Positions that requests are drawn from."""
         pool = np.arange(len(self.recording.test))
         if self.subset is not None:
@@ -385,8 +391,8 @@ class Experiment:
         return pool
 
     def _positions(self, rng: np.random.Generator, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        rounds = max(1, -(-count // len(self._pool)))
-        return np.concatenate([rng.permutation(self._pool) for _ in range(rounds)])[:count]
+        rounds = max(1, -(-count // len(self.pool)))
+        return np.concatenate([rng.permutation(self.pool) for _ in range(rounds)])[:count]
 
 
 def _fresh(link: Link, rng: np.random.Generator) -> Link:

@@ -16,7 +16,7 @@ from splitexit.sim.compiled.layout import Array
 from splitexit.sim.compiled.requests import Positions
 
 EVERY_SAMPLE = 4
-"""From so many requests per sample on, every sample is driven without looking which are used."""
+"""With one request in so many samples, every sample is driven without looking which are used."""
 
 
 @dataclass
@@ -50,17 +50,20 @@ class Choices:
 def choose(experiment: Experiment, policy: str, seed: int, group: Group, requests: int) -> Choices:
     """Takes all decisions of a group whose policy is predictable (splitexit.sim.compiled.support)."""
     decider = experiment.decider(policy, seed, group.first)
-    part = experiment.recording.test
-    if decider.policy.stateless:
-        wanted = _wanted(experiment, seed, group, requests)
-        return Choices(len(part), 1, None, {int(n): journey(decider, part, int(n)) for n in wanted})
-    return _asked_in_order(experiment, policy, seed, group, requests)
+    if not decider.policy.stateless:
+        return _asked_in_order(experiment, policy, seed, group, requests)
+    key = ("choices", policy, group.number)
+    known: Choices = experiment.known.setdefault(key, Choices(len(experiment.recording.test), 1, None, {}))
+    for number in _wanted(experiment, seed, group, requests).tolist():
+        if number not in known.journeys:
+            known.journeys[number] = journey(decider, experiment.recording.test, number)
+    return known
 
 
 def _wanted(experiment: Experiment, seed: int, group: Group, requests: int) -> Array:
-    """Positions of the samples that requests fall on."""
-    pool = experiment._pool
-    if group.count * requests >= EVERY_SAMPLE * len(pool):
+    """Positions of the samples that requests fall on, or all where that is about as many."""
+    pool = experiment.pool
+    if EVERY_SAMPLE * group.count * requests >= len(pool):
         return pool
     used = [Positions(pool, seed, device).take(requests) for device in group.devices]
     return np.unique(np.concatenate(used))
@@ -74,7 +77,7 @@ def _asked_in_order(experiment: Experiment, policy: str, seed: int, group: Group
         decider = experiment.decider(policy, seed, device)
         said = (decider.decide([], 0) for _ in range(requests))
         plan[device] = np.fromiter((plans.setdefault(one, len(plans)) for one in said), np.int32, requests)
-        positions = Positions(experiment._pool, seed, device).take(requests)
+        positions = Positions(experiment.pool, seed, device).take(requests)
         used.update(np.unique(plan[device] * len(part) + positions).tolist())
     return Choices(len(part), len(plans), plan, _driven(decider, list(plans), part, used))
 

@@ -48,7 +48,7 @@ class Engine:
         self.requests = experiment.scenario.requests if requests is None else requests
         groups = experiment.groups
         choices = [choose(experiment, policy, seed, group, self.requests) for group in groups]
-        self.book = Book(experiment, choices)
+        self.book = Book.of(experiment, policy, choices)
         self._supply = Supply(experiment, choices, self.book, seed, self.requests)
         self._world = self._build()
 
@@ -175,7 +175,7 @@ def _stations(experiment: Experiment) -> tuple[Array, Array]:
         first_of_cell[cell.index] = len(links)
         links += [_link(experiment.cell_uplink(0, cell)), _link(experiment.cell_downlink(0, cell))]
     for group in experiment.groups:
-        config, arrivals = group.config, experiment._arrivals[group.number]
+        config, arrivals = group.config, experiment.arrivals[group.number]
         those = devices[group.first : group.first + group.count]
         those["deadline_s"], those["pipeline"] = config.deadline_s, config.pipeline
         those["closed"], those["think_s"] = arrivals.closed, arrivals.think_s

@@ -67,6 +67,17 @@ class Book:
     first                    number of each group's first journey
     """
 
+    @classmethod
+    def of(cls, experiment: Experiment, policy: str, choices: Sequence[Choices]) -> Book:
+        """The book of these choices; the last one of this policy if nothing has changed."""
+        size = sum(len(chosen.journeys) for chosen in choices)
+        known: tuple[int, Book] | None = experiment.known.get(("book", policy))
+        if known is not None and known[0] == size and all(chosen.plan is None for chosen in choices):
+            return known[1]
+        book = cls(experiment, choices)
+        experiment.known["book", policy] = size, book
+        return book
+
     def __init__(self, experiment: Experiment, choices: Sequence[Choices]) -> None:
         self.path_of: list[Path] = []
         self.times: list[GroupTimes] = []

@@ -60,22 +60,30 @@ class Summary:
     def _response_ms(self, requests: int) -> dict[str, float]:
         if not requests:
             return dict.fromkeys(("mean", "p50", "p95", "p99"), float("nan"))
-        at = {f"p{percent}": 1e3 * self._quantile(percent / 100.0) for percent in (50, 95, 99)}
-        return {"mean": 1e3 * fsum(self._sums_s) / requests, **at}
+        # Most buckets were never touched, and should not be: memory is taken only for what is looked at.
+        shortest, longest = (float(self._tally[name][0]) for name in ("shortest_s", "longest_s"))
+        first = _bucket(shortest)
+        upto = np.cumsum(self._buckets[first : _bucket(longest) + 1])
 
-    def _quantile(self, q: float) -> float:
-        """Seconds; between two neighbours as numpy.quantile."""
-        upto = np.cumsum(self._buckets)
-        rank = q * (upto[-1] - 1)
-        low, high = (self._middle(int(np.searchsorted(upto, k, "right"))) for k in (np.floor(rank), np.ceil(rank)))
-        return float(low + (high - low) * (rank - np.floor(rank)))
+        def quantile_ms(q: float) -> float:
+            """Between two neighbours as numpy.quantile has it."""
+            rank = q * (requests - 1)
+            at = np.searchsorted(upto, (np.floor(rank), np.ceil(rank)), "right") + first
+            low, high = (min(max(_middle_s(bucket), shortest), longest) for bucket in at.tolist())
+            return 1e3 * float(low + (high - low) * (rank - np.floor(rank)))
 
-    def _middle(self, bucket: int) -> float:
-        if not bucket:
-            return float(self._tally["shortest_s"][0])
-        edges = np.array([bucket, bucket + 1]) + tally.LOWEST << tally.SHIFT
-        middle = float(edges.view(np.float64).mean())
-        return min(max(middle, float(self._tally["shortest_s"][0])), float(self._tally["longest_s"][0]))
+        percentiles = {f"p{percent}": quantile_ms(percent / 100.0) for percent in (50, 95, 99)}
+        return {"mean": 1e3 * fsum(self._sums_s) / requests, **percentiles}
+
+
+def _bucket(seconds: float) -> int:
+    bits = int(np.float64(seconds).view(np.int64))
+    return min(max((bits >> tally.SHIFT) - tally.LOWEST, 0), tally.BUCKETS - 1)
+
+
+def _middle_s(bucket: int) -> float:
+    edges = (np.array([bucket, bucket + 1]) + tally.LOWEST) << tally.SHIFT
+    return float(edges.view(np.float64).mean()) if bucket else 0.0
 
 
 def _values(experiment: Experiment, book: Book) -> Array:

@@ -54,7 +54,7 @@ class Supply:
         )
         devices = range(experiment.total_devices)
         self.length = self._length()
-        self._positions = [Positions(experiment._pool, seed, device) for device in devices]
+        self._positions = [Positions(experiment.pool, seed, device) for device in devices]
         self._arriving = [self._arrivals(device) for device in devices]
         self._made = [0] * len(devices)
         self._ahead: dict[int, Future[Stretch]] = {}
@@ -68,10 +68,10 @@ class Supply:
 
     def _arrivals(self, device: int) -> Arriving | None:
         experiment, group = self._experiment, self._experiment.group(device)
-        arrivals = experiment._arrivals[group.number]
+        arrivals = experiment.arrivals[group.number]
         if arrivals.closed:
             return None
-        intensity = experiment._intensity(group, device - group.first)
+        intensity = experiment.intensity(group, device - group.first)
         return Arriving(arrivals, intensity, self._seed, device, self._requests)
 
     def next(self, device: int) -> Stretch:
