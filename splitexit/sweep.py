@@ -342,7 +342,8 @@ def _begin_cluster(stack: ExitStack, jobs: int, backend: str | None, address: st
             from distributed import Client
 
             local = {} if address else {"n_workers": jobs if jobs > 0 else None, "threads_per_worker": 1}
-            stack.enter_context(Client(address, **local, dashboard_address=None))
+            client = Client(address, **local, dashboard_address=None)  # type: ignore[no-untyped-call,unused-ignore]
+            stack.enter_context(client)
         elif backend == "ray":
             import ray
             from ray.util.joblib import register_ray

@@ -55,6 +55,10 @@ def simulate(
     engine: Engine = None,
     out: Out = None,
     csv: Csv = False,
+    no_rows: Annotated[
+        bool,
+        typer.Option("--no-rows", help="Keep no rows: memory stays as it is however long the run (compiled engine)."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Simulate one policy of a scenario.
@@ -63,6 +67,9 @@ def simulate(
     """
     experiment = _open(scenario, given(overrides, requests, engine))
     label = experiment.scenario.policy_label if policy is None else policy
+    if no_rows:
+        _without_rows(experiment, label, seeds, out, json)
+        return
     _run(experiment, [label], seeds, out, csv, json, precision=precision, max_seeds=max_seeds)
 
 
@@ -194,6 +201,35 @@ def _run(
     if plot:
         accuracy_over_latency(comparison, folder / "comparison.png")
     _show(comparison, document | {"rows_sha256": manifest["rows_sha256"]}, folder, json)
+
+
+def _without_rows(experiment: Experiment, label: str, seeds: str | None, out: Path | None, json: bool) -> None:
+    """One run of the compiled engine, summarised while it runs."""
+    from rich.console import Console
+
+    from splitexit.errors import UsageError
+    from splitexit.report.folder import new_folder, to_json, write_summary
+    from splitexit.report.tables import bare_table
+    from splitexit.sim import compiled
+
+    scenario = experiment.scenario
+    numbers = [scenario.seed] if seeds is None else parse_seeds(seeds)
+    if scenario.engine != "compiled" or len(numbers) > 1:
+        raise UsageError("--no-rows needs --engine compiled and a single seed; anything else keeps the rows")
+    scenario.policy(label)
+    folder = new_folder(out, scenario.name)
+    with progress_bar(json) as progress:
+        progress.add_task("simulating", total=None)
+        summary = compiled.summarise_run(experiment, label, numbers[0])
+    document = {"scenario": scenario.name, "seeds": numbers, "policies": {label: summary}, "run": str(folder)}
+    write_summary(folder, experiment, document, numbers)
+    if json:
+        print(to_json(document))
+        return
+    console = Console(highlight=False)
+    console.print(headline(experiment, str(numbers[0])), markup=False)
+    console.print(bare_table(label, summary, console.width))
+    print(folder)
 
 
 def _show(comparison: Comparison, document: dict[str, object], folder: Path, json: bool) -> None:

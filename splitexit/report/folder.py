@@ -6,7 +6,8 @@ requests.parquet   one row per request (splitexit.results.Completion), with poli
 requests.csv       the same, where asked for
 summary.json       the document that --json prints
 
-Where many points were run, points.parquet and points.csv hold one line for each instead of the requests.
+Where many points were run, points.parquet and points.csv hold one line for each instead of the requests; with
+--no-rows there is neither.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ def write_points(
     pq.write_table(points, folder / "points.parquet", compression="zstd")
     pyarrow.csv.write_csv(points, folder / "points.csv")
     _write_documents(folder, experiment, manifest(experiment, seeds) | {"points": len(points)}, summary)
+
+
+def write_summary(folder: Path, experiment: Experiment, summary: Mapping[str, Any], seeds: list[int]) -> None:
+    """The folder of a run whose rows nobody kept."""
+    _write_documents(folder, experiment, manifest(experiment, seeds), summary)
 
 
 def manifest(experiment: Experiment, seeds: list[int]) -> dict[str, Any]:

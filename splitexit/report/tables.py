@@ -39,6 +39,9 @@ SINGLE: tuple[Column, ...] = tuple(column for column in COMPARISON if column[0] 
 
 GROUPS: tuple[Column, ...] = tuple(column for column in SINGLE if column[0] not in ("busiest", "verdict"))
 
+BARE: tuple[Column, ...] = tuple(column for column in GROUPS if column[0] not in ("J/request", "per s", "utility"))
+"""What is known of a run whose rows nobody kept."""
+
 LIVE: tuple[Column, ...] = (
     *(column for column in GROUPS if column[0] not in ("utility", "bytes", "shed", "per s", "J/request")),
     ("fallback", 1, lambda s: f"{s['fallback_rate']:.1%}"),
@@ -96,6 +99,11 @@ def comparison_table(comparison: Comparison, width: int) -> Table:
         for policy, summary in comparison.summaries.items()
     }
     return fitting_table("policy", COMPARISON, lines, width)
+
+
+def bare_table(policy: str, summary: Line, width: int) -> Table:
+    """One line for a run whose rows nobody kept."""
+    return fitting_table("policy", BARE, {policy: summary}, width)
 
 
 def groups_table(summary: Line, policy: str, width: int) -> Table | None:

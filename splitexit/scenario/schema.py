@@ -71,7 +71,7 @@ class Scenario(Section):
     """What to call it. Default: the name of the file."""
     bundle: RelativePath
     """Folder of the model with its recording and calibration, relative to this file."""
-    requests: Annotated[Whole, Gt(0), Le(10_000_000)] = 2000
+    requests: Annotated[Whole, Gt(0), Le(1_000_000_000)] = 2000
     """Requests per device. Default: enough for an accuracy to within about 2 points (95 %, binomial)."""
     seed: Annotated[Whole, Ge(0), Lt(2**64)] = 0
     """Seed of everything that is drawn; the same seed gives the same result."""
