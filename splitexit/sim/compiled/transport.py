@@ -73,10 +73,10 @@ def answer(w: World, t: np.uint32) -> None:
 @inlined
 def reply(w: World, t: np.uint32) -> None:
     """A reply or a refusal arrives in time."""
+    task, now_s = w.tasks[t], w.state[0].now_s
+    task.answered_s = now_s
+    heard(w, t, REPLIED if task.reading else GIVEN_UP, now_s - task.sent_s)
     leave(w, t)
-    _forget(w, t)
-    task = w.tasks[t]
-    heard(w, t, REPLIED if task.reading else GIVEN_UP, w.state[0].now_s - task.sent_s)
 
 
 @inlined
@@ -111,9 +111,15 @@ def _forget_answered(w: World, d: np.uint32, now_s: float) -> None:
         later = w.tasks[t].later
         let_go(w, t, AWAITED)
         t = later
-    device.due = t
+    _begin_with(w, d, t)
+
+
+@inlined
+def _begin_with(w: World, d: np.uint32, t: np.uint32) -> None:
+    """Makes it the first of those awaited."""
+    w.devices[d].due = t
     if t == NONE:
-        device.due_last = NONE
+        w.devices[d].due_last = NONE
     else:
         w.tasks[t].sooner = NONE
 
@@ -121,22 +127,6 @@ def _forget_answered(w: World, d: np.uint32, now_s: float) -> None:
 @inlined
 def _precedes(task: Any, other: Any) -> Any:
     return task.give_up_s < other.give_up_s or (task.give_up_s == other.give_up_s and task.number < other.number)
-
-
-@inlined
-def _forget(w: World, t: np.uint32) -> None:
-    """It is awaited no more."""
-    task = w.tasks[t]
-    device, sooner, later = w.devices[task.device], task.sooner, task.later
-    if sooner == NONE:
-        device.due = later
-    else:
-        w.tasks[sooner].later = later
-    if later == NONE:
-        device.due_last = sooner
-    else:
-        w.tasks[later].sooner = sooner
-    let_go(w, t, AWAITED)
 
 
 @inlined
@@ -156,12 +146,13 @@ def alarm(w: World, d: np.uint32) -> None:
     after = late
     while after != NONE and (w.tasks[after].give_up_s <= now_s or w.tasks[after].answered_s <= now_s):
         after = w.tasks[after].later
+    _begin_with(w, d, after)
     _set_alarm(w, d, np.inf if after == NONE else w.tasks[after].give_up_s)
     while late != after:
         t = late
-        late = w.tasks[late].later
-        answered = w.tasks[t].answered_s <= now_s
-        _forget(w, t)
-        if not answered:
-            w.tasks[t].shed = 0  # if it was, the device has not heard of it
-            heard(w, t, GIVEN_UP, w.tasks[t].timeout_s)
+        task = w.tasks[t]
+        late = task.later
+        if task.answered_s > now_s:
+            task.shed = 0  # if it was, the device has not heard of it
+            heard(w, t, GIVEN_UP, task.timeout_s)
+        let_go(w, t, AWAITED)
