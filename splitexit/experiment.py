@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from splitexit import streams
 from splitexit.arrivals import Arrivals, Intensity
 from splitexit.bundle import Bundle, ModelSpec
 from splitexit.calibration import Calibration, ServiceTimes
@@ -30,20 +31,13 @@ from splitexit.recording import Recording
 from splitexit.scenario import HOST as HOST
 from splitexit.scenario import AccessPoint, Cloud, Devices, Scenario, Spec
 from splitexit.scenario.events import Bandwidth, LinkEvent
+from splitexit.streams import stream
 from splitexit.workload import Workload as Workload
-
-ARRIVALS, SAMPLES, DEVICE_TIMES, EDGE_TIMES, UPLINK, DOWNLINK, POLICY = range(7)
-CELL_UPLINK, CELL_DOWNLINK, CLOUD_UPLINK, CLOUD_DOWNLINK, CLOUD_TIMES = range(7, 12)
 
 _DIRECTIONS = {"up": (0,), "down": (1,), "both": (0, 1)}
 
 CLOUD_CODEC = "raw"
 """How the edge passes features on to the cloud: as they are, so that the answers are those that were recorded."""
-
-
-def stream(seed: int, kind: int, device: int = 0, block: int = 0) -> np.random.Generator:
-    """The random stream of one entity: independent of every other and of the order of use."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(kind, device, block)))
 
 
 @dataclass(frozen=True)
@@ -238,11 +232,11 @@ class Experiment:
 
     def uplink(self, seed: int, device: int) -> Fifo:
         """A device's fresh uplink, under the scenario's events; for devices with links of their own."""
-        return Fifo(self._own(0, device, stream(seed, UPLINK, device)))
+        return Fifo(self._own(0, device, stream(seed, streams.UPLINK, device)))
 
     def downlink(self, seed: int, device: int) -> Fifo:
         """A device's fresh downlink, likewise."""
-        return Fifo(self._own(1, device, stream(seed, DOWNLINK, device)))
+        return Fifo(self._own(1, device, stream(seed, streams.DOWNLINK, device)))
 
     def _own(self, direction: int, device: int, rng: np.random.Generator) -> Link:
         group = self.group(device)
@@ -250,11 +244,11 @@ class Experiment:
 
     def cell_uplink(self, seed: int, cell: Cell) -> Fifo | Sharing:
         """An access point's fresh uplink, under the scenario's events."""
-        return self._shared(0, cell, stream(seed, CELL_UPLINK, cell.index))
+        return self._shared(0, cell, stream(seed, streams.CELL_UPLINK, cell.index))
 
     def cell_downlink(self, seed: int, cell: Cell) -> Fifo | Sharing:
         """An access point's fresh downlink, likewise."""
-        return self._shared(1, cell, stream(seed, CELL_DOWNLINK, cell.index))
+        return self._shared(1, cell, stream(seed, streams.CELL_DOWNLINK, cell.index))
 
     def _shared(self, direction: int, cell: Cell, rng: np.random.Generator) -> Fifo | Sharing:
         link = _fresh(self._under_events(cell.label, cell.config, direction), rng)
@@ -262,11 +256,11 @@ class Experiment:
 
     def cloud_uplink(self, seed: int) -> Fifo:
         """The fresh link from the edge to the cloud; only where there is one."""
-        return Fifo(_fresh(self._link(self._cloud.uplink), stream(seed, CLOUD_UPLINK)))
+        return Fifo(_fresh(self._link(self._cloud.uplink), stream(seed, streams.CLOUD_UPLINK)))
 
     def cloud_downlink(self, seed: int) -> Fifo:
         """And back."""
-        return Fifo(_fresh(self._link(self._cloud.downlink), stream(seed, CLOUD_DOWNLINK)))
+        return Fifo(_fresh(self._link(self._cloud.downlink), stream(seed, streams.CLOUD_DOWNLINK)))
 
     @property
     def _cloud(self) -> Cloud:
@@ -304,7 +298,7 @@ class Experiment:
             return known
         policy: Policy = self.scenario.policy(label, group.config).create()
         try:
-            policy.prepare(self.setting(group), stream(seed, POLICY, device))
+            policy.prepare(self.setting(group), stream(seed, streams.POLICY, device))
         except ArtifactError:
             raise
         except (InputError, PolicyError) as error:
@@ -322,16 +316,16 @@ class Experiment:
     def device_times(self, seed: int, device: int) -> ServiceTimes:
         """What every part of every request takes on this device."""
         calibration = self.device_calibration(self.group(device))
-        return ServiceTimes(calibration, lambda block: stream(seed, DEVICE_TIMES, device, block))
+        return ServiceTimes(calibration, lambda block: stream(seed, streams.DEVICE_TIMES, device, block))
 
     def edge_times(self, seed: int, device: int) -> ServiceTimes:
         """What every part of every request of this device takes on the edge."""
-        return ServiceTimes(self.edge_calibration, lambda block: stream(seed, EDGE_TIMES, device, block))
+        return ServiceTimes(self.edge_calibration, lambda block: stream(seed, streams.EDGE_TIMES, device, block))
 
     def cloud_times(self, seed: int, device: int) -> ServiceTimes:
         """What every part of every request of this device takes in the cloud; only where there is one."""
         calibration = self._on(self._cloud.hardware)
-        return ServiceTimes(calibration, lambda block: stream(seed, CLOUD_TIMES, device, block))
+        return ServiceTimes(calibration, lambda block: stream(seed, streams.CLOUD_TIMES, device, block))
 
     def workload(self, seed: int, device: int, requests: int | None = None) -> Workload:
         """A device's requests; samples in a random order without repeats until all were used."""
@@ -340,10 +334,10 @@ class Experiment:
         arrivals, intensity = self.arrivals[group.number], self.intensity(group, device - group.first)
         times = None
         if not arrivals.closed:
-            times_s = arrivals.times_s(count, stream(seed, ARRIVALS, device))
+            times_s = arrivals.times_s(count, stream(seed, streams.ARRIVALS, device))
             times_s = times_s if intensity is None else intensity.warp(times_s)
             times, count = times_s.tolist(), len(times_s)
-        positions = self._positions(stream(seed, SAMPLES, device), count)
+        positions = self._positions(stream(seed, streams.SAMPLES, device), count)
         test = self.recording.test
         return Workload(
             device,

@@ -11,7 +11,7 @@ import pytest
 
 from splitexit.calibration import Calibration, Distribution, ServiceTimes
 from splitexit.errors import ArtifactError
-from splitexit.experiment import DEVICE_TIMES, stream
+from splitexit.streams import DEVICE_TIMES, stream
 from tests import synthetic
 
 

@@ -16,11 +16,12 @@ from splitexit.arrivals import Periodic, Poisson
 from splitexit.calibration import Calibration, Distribution, Rpc, ServiceTimes
 from splitexit.decision import Observation, Plan
 from splitexit.errors import InputError
-from splitexit.experiment import ARRIVALS, DEVICE_TIMES, SAMPLES, Experiment, stream
+from splitexit.experiment import Experiment
 from splitexit.inference import Encode, ReadExit, RunStages
 from splitexit.policies import Policy
 from splitexit.results import rows_sha256, summarise, to_table
 from splitexit.sim import compiled, simulate
+from splitexit.streams import ARRIVALS, DEVICE_TIMES, SAMPLES, stream
 from tests import synthetic
 
 pytest.importorskip("numba")

@@ -14,12 +14,13 @@ import pytest
 from splitexit.arrivals import Intensity
 from splitexit.calibration import Distribution
 from splitexit.errors import InputError
-from splitexit.experiment import ARRIVALS, CELL_UPLINK, DEVICE_TIMES, UPLINK, Experiment, stream
+from splitexit.experiment import Experiment
 from splitexit.fleet import Downtime
 from splitexit.links import Fifo
 from splitexit.links.modulated import Modulated
 from splitexit.links.sharing import Sharing
 from splitexit.scenario import OWN
+from splitexit.streams import ARRIVALS, CELL_UPLINK, DEVICE_TIMES, UPLINK, stream
 from tests import synthetic
 
 GROUPS = {

@@ -37,6 +37,7 @@ FLOORS = {
         "recording",
         "results",
         "steps",
+        "streams",
         "stats",
         "backlog",
     },

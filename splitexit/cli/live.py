@@ -183,11 +183,11 @@ def link(
 
 def _links(up: str, down: str, scenario: Path | None, seed: int, number: int) -> tuple[Fifo, Fifo]:
     """Both directions, with their chance drawn as in the simulator."""
-    from splitexit.experiment import DOWNLINK, UPLINK, stream
     from splitexit.fleet import require_single
     from splitexit.links import Fifo
     from splitexit.scenario import load
     from splitexit.scenario.spec import DOWNWARD, UPWARD
+    from splitexit.streams import DOWNLINK, UPLINK, stream
 
     if scenario is None:
         specs = (_link_spec(up, "--up", UPWARD), _link_spec(down, "--down", DOWNWARD))

@@ -20,7 +20,7 @@ from splitexit.calibration import Calibration, ServiceTimes, Times
 from splitexit.confidence import RULES
 from splitexit.decision import Plan, Reading
 from splitexit.errors import PayloadError, PolicyError
-from splitexit.experiment import EDGE_TIMES, HOST, stream
+from splitexit.experiment import HOST
 from splitexit.hardware import named
 from splitexit.inference import infer_on_edge
 from splitexit.live.gate import Gate
@@ -44,6 +44,7 @@ from splitexit.live.wire import (
 )
 from splitexit.recording import Recording
 from splitexit.steps import ReadExit
+from splitexit.streams import EDGE_TIMES, stream
 
 Wanted = Callable[[], bool]
 """Whether anybody still waits for the answer."""

@@ -9,10 +9,11 @@ import pytest
 
 from splitexit.decision import Observation, Plan
 from splitexit.errors import PolicyError
-from splitexit.experiment import POLICY, Experiment, stream
+from splitexit.experiment import Experiment
 from splitexit.inference import Decider
 from splitexit.policies import POLICIES, OmniscientPolicy, Policy
 from splitexit.sim import simulate
+from splitexit.streams import POLICY, stream
 from tests import synthetic
 
 SETTINGS = {"threshold": {"threshold": 0.6, "split": 1, "codec": "uint8"}, "offload": {"split": 0, "codec": "jpeg"}}

@@ -12,7 +12,7 @@ from splitexit.results import DEVICE, EDGE, FALLBACK, LOCAL, SCHEMA
 from splitexit.sim.compiled.layout import ANSWERED, GIVEN_UP, REPLIED, Array
 from splitexit.sim.compiled.paths import Book
 
-ANSWERED_BY = pa.array([DEVICE, EDGE, FALLBACK, FALLBACK])
+ANSWERED_BY = [DEVICE, EDGE, FALLBACK, FALLBACK]
 """By outcome."""
 
 
@@ -54,7 +54,7 @@ class Columns:
                 pa.array(np.where(sent, self._codec[path], np.int32(0))), self._codecs
             ).dictionary_decode(),
             "payload_bytes": np.where(sent, book.payload_bytes[journey], np.int32(0)),
-            "answered_by": pa.DictionaryArray.from_arrays(pa.array(outcome), ANSWERED_BY).dictionary_decode(),
+            "answered_by": pa.DictionaryArray.from_arrays(pa.array(outcome), pa.array(ANSWERED_BY)).dictionary_decode(),
             "shed": shed,
             "lost_reply": (outcome == GIVEN_UP) & ~shed,
             "deadline_met": rows["met"].astype(bool),
