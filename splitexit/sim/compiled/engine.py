@@ -75,6 +75,7 @@ class Engine:
         world = World(
             state=state,
             events=np.zeros(4 * count + 4096, EVENT),
+            alarms=np.zeros(4 * count + 4096, EVENT),
             tasks=np.zeros(0, TASK),
             devices=devices,
             links=links,
@@ -144,9 +145,8 @@ class Engine:
         elif why == loop.TASKS_FULL:
             self._world = self._more_tasks(world, 2 * len(world.tasks))
         else:
-            events = np.zeros(2 * len(world.events), EVENT)
-            events[: len(world.events)] = world.events
-            self._world = world._replace(events=events)
+            events, alarms = (np.concatenate([heap, np.zeros_like(heap)]) for heap in (world.events, world.alarms))
+            self._world = world._replace(events=events, alarms=alarms)
 
     def ordered(self) -> Array:
         """Runs; all rows in order of (device, request)."""

@@ -41,6 +41,7 @@ STATE = record(
     event="i8",  # count of the present one
     count="i8",  # events put in so far
     events="u8",  # in the calendar
+    alarms="u8",
     tasks="i8",  # in use
     rows="u8",  # in the output
     groups="u8",
@@ -162,6 +163,7 @@ class World(NamedTuple):
 
     state: Array
     events: Array
+    alarms: Array
     tasks: Array
     devices: Array
     links: Array

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from splitexit.sim.compiled.calendar import drop_first
+from splitexit.sim.compiled.calendar import alarm_is_next, drop_alarm, drop_first
 from splitexit.sim.compiled.device import take_next
 from splitexit.sim.compiled.device import wake as woken
 from splitexit.sim.compiled.jit import SOURCES, entry, inlined
-from splitexit.sim.compiled.kinds import ARRIVE, COMPUTED, DONE, REPLY, WAKE
+from splitexit.sim.compiled.kinds import ARRIVE, COMPUTED, DONE, REPLY
 from splitexit.sim.compiled.layout import World
 from splitexit.sim.compiled.server import arrive, done
 from splitexit.sim.compiled.transport import alarm, computed, reply
@@ -33,7 +33,7 @@ def _lacking(w: World) -> int:
         return ROWS_FULL
     if state.tasks + 1 >= len(w.tasks):
         return TASKS_FULL
-    if np.int64(state.events) + PUT >= len(w.events):
+    if np.int64(max(state.events, state.alarms)) + PUT >= len(w.events):
         return EVENTS_FULL
     return FINISHED
 
@@ -47,7 +47,7 @@ def _room(w: World) -> int:
     state = w.state[0]
     rows = len(w.rows) - np.int64(state.rows) - state.tasks
     tasks = len(w.tasks) - state.tasks - 1
-    events = (len(w.events) - np.int64(state.events)) // PUT
+    events = (len(w.events) - np.int64(max(state.events, state.alarms))) // PUT
     return int(min(rows, tasks, events))
 
 
@@ -61,10 +61,17 @@ def _happen(w: World, kind: int, who: np.uint32) -> None:
         done(w, who)
     elif kind == REPLY:
         reply(w, who)
-    elif kind == WAKE:
-        woken(w, who)
     else:
-        alarm(w, who)
+        woken(w, who)
+
+
+@inlined
+def _ring(w: World) -> None:
+    """The first alarm."""
+    state, first = w.state[0], w.alarms[FIRST]
+    state.now_s, state.event, d = first.time_s, first.count, first.who
+    drop_alarm(w)
+    alarm(w, d)
 
 
 def _build(sources: int) -> tuple[Callable[[World], None], Callable[[World], int]]:
@@ -78,11 +85,16 @@ def _build(sources: int) -> tuple[Callable[[World], None], Callable[[World], int
     @entry
     def run(w: World) -> int:
         state, first, stop = w.state[0], w.events[FIRST], FINISHED if sources else ROWS_FULL
-        while state.events and not stop:
+        while (state.events or state.alarms) and not stop:
             stop = _lacking(w)
             room = 0 if stop else _room(w)
-            while room and state.events and not state.lacking:
+            while room and not state.lacking:
                 room -= 1
+                if alarm_is_next(w):
+                    _ring(w)
+                    continue
+                if not state.events:
+                    break
                 state.now_s, state.event, state.spent = first.time_s, first.count, 1
                 _happen(w, first.kind, first.who)
                 if state.spent:

@@ -11,12 +11,13 @@ import numpy as np
 
 from splitexit.calibration import Calibration
 from splitexit.decision import Setting
-from splitexit.experiment import DEVICE_TIMES, EDGE_TIMES, Experiment, stream
+from splitexit.experiment import Experiment
 from splitexit.fleet import Group
 from splitexit.sim.compiled.choices import Choices
 from splitexit.sim.compiled.journeys import Path
 from splitexit.sim.compiled.layout import JOURNEY, NONE, PATH, Array
 from splitexit.sim.compiled.times import Columns, Step, on_device, on_edge
+from splitexit.streams import DEVICE_TIMES, EDGE_TIMES, stream
 
 
 @dataclass

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from splitexit.arrivals import Arrivals, Intensity, Periodic, Poisson
-from splitexit.experiment import ARRIVALS, SAMPLES, stream
 from splitexit.sim.compiled.jit import SOURCES, entry
 from splitexit.sim.compiled.layout import Array
+from splitexit.streams import ARRIVALS, SAMPLES, stream
 
 
 class Positions:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from splitexit.sim.compiled.calendar import put
+from splitexit.sim.compiled.calendar import put, put_alarm
 from splitexit.sim.compiled.device import finish, heard, leave, let_go, release, seconds, settle
 from splitexit.sim.compiled.jit import inlined
-from splitexit.sim.compiled.kinds import ALARM, ARRIVE, AWAITED, ON_ITS_WAY, REPLY, ROW_TO_COME
+from splitexit.sim.compiled.kinds import ARRIVE, AWAITED, ON_ITS_WAY, REPLY, ROW_TO_COME
 from splitexit.sim.compiled.layout import GIVEN_UP, NONE, REPLIED, World
 
 
@@ -133,7 +133,7 @@ def _precedes(task: Any, other: Any) -> Any:
 def _set_alarm(w: World, d: np.uint32, time_s: float) -> None:
     w.devices[d].alarm_s = time_s
     if time_s < np.inf:
-        put(w, time_s, ALARM, d)
+        put_alarm(w, time_s, d)
 
 
 @inlined
