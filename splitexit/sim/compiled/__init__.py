@@ -43,7 +43,7 @@ def to_parquet(experiment: Experiment, policy: str, seed: int, path: Path, reque
     """The same rows as a Parquet file, written while they come; returns how many.
 
     Memory does not grow with the number of requests; with several devices the rows go through a file beside `path`
-    first, which takes 112 bytes for each. Raises what `simulate` raises, and OSError.
+    first, which takes 128 bytes for each. Raises what `simulate` raises, and OSError.
     """
     from splitexit.sim.compiled.engine import Engine
     from splitexit.sim.compiled.parquet import write
