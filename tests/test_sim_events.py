@@ -117,7 +117,7 @@ class TestOracle:
             {"edge__batching": {"max_size": 4, "max_wait_ms": 0.0}},
             {"access_points": {"cell": {"sharing": "processor"}}, "devices__access_point": "cell"},
             {"edge__queue": 0},
-            {"edge__queue": 0, "edge__batching": {"max_size": 4, "max_wait_ms": 10.0}},
+            {"edge__queue": 3, "edge__batching": {"max_size": 4, "max_wait_ms": 10.0}},
         ],
         ids=str,
     )

@@ -44,17 +44,18 @@ class Job(Event):
     arrive_s           when it reached the tier where it is
     wait_s, compute_s  of all tiers together
     reading            the answer
+    awaited            whether its device still waits for this one
     """
 
     __slots__ = (
         "airtime_s",
         "answered_by",
         "arrive_s",
+        "awaited",
         "codec",
         "compute_s",
         "give_up_s",
         "home",
-        "number",
         "queue_length",
         "reading",
         "readings",
@@ -73,14 +74,13 @@ class Job(Event):
 
     def __init__(self, task: Task, send: Send, home: Transport, times: Times, size_bytes: int, now_s: float) -> None:
         self.task, self.send, self.home, self.times, self.size_bytes = task, send, home, times, size_bytes
-        self.number = task.request.number
         self.split, self.codec = send.split, send.codec
         self.sent_s, self.give_up_s = now_s, now_s + send.timeout_s
         self.wait_s = self.compute_s = self.airtime_s = 0.0
         self.queue_length = 0
         self.reading: Reading | None = None
         self.readings: list[Reading] = []
-        self.shed = False
+        self.awaited, self.shed = True, False
 
     def compute(self, tier: Share, start_s: float) -> float:
         """Decodes and runs the tier's stages from `start_s`; stops at the first boundary at or behind `give_up_s`.

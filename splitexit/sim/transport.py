@@ -34,7 +34,6 @@ class Transport:
 
     __slots__ = (
         "_alarm_s",
-        "_awaited",
         "_calendar",
         "_due",
         "_env",
@@ -42,6 +41,7 @@ class Transport:
         "_on_alarm",
         "_on_reply",
         "_sense",
+        "_sent",
         "_times",
         "downlink",
         "edge",
@@ -69,8 +69,8 @@ class Transport:
         )
         self._times, self.rpc, self._sense, self._heard = times, rpc, sense, heard
         # Waiting ends for most requests long before their time is up, so one alarm serves all of them.
-        self._due: list[tuple[float, int]] = []
-        self._awaited: dict[int, Job] = {}
+        self._due: list[tuple[float, int, Job]] = []
+        self._sent = 0
         self._alarm_s = FOREVER
         self._on_alarm, self._on_reply = (self._ring,), (self._replied,)
 
@@ -97,9 +97,11 @@ class Transport:
 
     def _replied(self, job: Job) -> None:
         now_s = self._env._now
-        if now_s >= job.give_up_s or self._awaited.get(job.number) is not job:
+        if now_s >= job.give_up_s or not job.awaited:
             return  # too late
-        del self._awaited[job.number]
+        job.awaited = False
+        if self._due[0][2] is job:  # mostly so; what stays is forgotten when its time comes
+            heappop(self._due)
         elapsed_s = now_s - job.sent_s
         if job.reading is None:
             self._fail(job, NoReply(elapsed_s, job.shed, job.airtime_s))
@@ -121,12 +123,12 @@ class Transport:
         return Reply(job.reading, network_s, wait_s, compute_s, load, job.answered_by, job.airtime_s)
 
     def _was_reset(self, job: Job) -> None:
-        if job.give_up_s > self._env._now and self._awaited.get(job.number) is job:
+        if job.give_up_s > self._env._now and job.awaited:
             self._give_up(job, self._env._now - job.sent_s)
 
     def _expect(self, job: Job) -> None:
-        self._awaited[job.number] = job
-        heappush(self._due, (job.give_up_s, job.number))
+        self._sent += 1
+        heappush(self._due, (job.give_up_s, self._sent, job))
         if job.give_up_s < self._alarm_s:
             self._set(job.give_up_s)
 
@@ -137,20 +139,19 @@ class Transport:
 
     def _ring(self, _: Event) -> None:
         """Time is up for the first of those expected, unless an earlier alarm took this one's place."""
-        now_s, due, awaited = self._env._now, self._due, self._awaited
+        now_s, due = self._env._now, self._due
         if now_s < self._alarm_s:
             return
-        late: dict[int, Job] = {}  # a retry is due when the first try was
-        while due and (due[0][0] <= now_s or due[0][1] not in awaited):
-            number = heappop(due)[1]
-            if (job := awaited.get(number)) is not None and job.give_up_s <= now_s:
-                late[number] = job
+        late = []
+        while due and (due[0][0] <= now_s or not due[0][2].awaited):
+            late.append(heappop(due)[2])
         self._set(due[0][0] if due else FOREVER)
-        for job in late.values():
-            self._give_up(job, job.send.timeout_s)  # exactly, so that no rounding leaves time to send again
+        for job in late:
+            if job.awaited:
+                self._give_up(job, job.send.timeout_s)  # exactly, so that no rounding leaves time to send again
 
     def _give_up(self, job: Job, waited_s: float) -> None:
-        del self._awaited[job.number]
+        job.awaited = False
         self._fail(job, NoReply(waited_s, False, job.airtime_s))
 
     def _fail(self, job: Job, result: NoReply) -> None:
