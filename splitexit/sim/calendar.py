@@ -15,7 +15,9 @@ import simpy
 Handlers = tuple[Callable[[Any], None]]
 """What is called with the event when its time comes; a tuple, made once, because SimPy goes through it."""
 
-NORMAL = 1
+URGENT, NORMAL = 0, 1
+MANY = 1024
+SLOTS_PER_S = 256.0  # a power of two, so that no rounding puts an event into a slot that begins after it
 
 
 class Event:
@@ -24,6 +26,15 @@ class Event:
     __slots__ = ("callbacks",)
     _ok = True  # SimPy asks whether an event has failed; ours raise where they happen
     callbacks: Any
+
+
+class Due(Event):
+    """A slot of time begins."""
+
+    __slots__ = ("slot",)
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
 
 
 class Calendar:
@@ -38,11 +49,38 @@ class Calendar:
         # SimPy's heap is filled directly: schedule() takes a delay, and now + (t - now) is not always t.
         self._queue: list[Any] = self.env._queue
         self._next = self.env._eid.__next__
+        self._near_s = 0.0
+        self._later: dict[int, list[Any]] = {}
+        self._on_due = (self._bring,)
 
     def put(self, time_s: float, event: Event, handlers: Handlers) -> None:
         """Calls handlers(event) at `time_s`, which is not in the past and finite."""
         event.callbacks = handlers
-        heappush(self._queue, (time_s, NORMAL, self._next(), event))
+        queue, entry = self._queue, (time_s, NORMAL, self._next(), event)
+        if time_s < self._near_s or len(queue) < MANY:
+            heappush(queue, entry)
+        else:
+            self._put_later(entry)
+
+    def _put_later(self, entry: tuple[float, int, int, Event]) -> None:
+        """Keeps it with the others of its slot until that begins: ten thousand devices would make the heap deep."""
+        slot = int(entry[0] * SLOTS_PER_S)
+        waiting = self._later.get(slot)
+        if waiting is not None:
+            waiting.append(entry)
+        elif slot / SLOTS_PER_S <= self.env._now:
+            heappush(self._queue, entry)
+        else:
+            self._later[slot] = [entry]
+            due = Due(slot)
+            due.callbacks = self._on_due
+            heappush(self._queue, (slot / SLOTS_PER_S, URGENT, self._next(), due))
+
+    def _bring(self, due: Due) -> None:
+        """A slot begins: what waits for it goes into the heap, in its order."""
+        self._near_s = (due.slot + 1) / SLOTS_PER_S
+        for entry in self._later.pop(due.slot):
+            heappush(self._queue, entry)
 
     def run(self) -> None:
         """Works through the calendar until it is empty."""
