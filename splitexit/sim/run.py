@@ -28,11 +28,11 @@ def simulate(experiment: Experiment, policy: str, seed: int, requests: int | Non
     rows: list[Completion] = []
     calendar = Calendar()
     world = World(experiment, seed, calendar)
-    for number in range(experiment.total_devices):
-        device = _device(experiment, policy, seed, number, requests, calendar, rows.append)
-        world.connect(device, number)
-        device.take_next()
     with _no_collection():
+        for number in range(experiment.total_devices):
+            device = _device(experiment, policy, seed, number, requests, calendar, rows.append)
+            world.connect(device, number)
+            device.take_next()
         calendar.run()
     return rows
 
