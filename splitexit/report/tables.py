@@ -57,7 +57,7 @@ DEMONSTRATION: tuple[Column, ...] = (
     ("simulated", 0, lambda s: f"{s['simulated_ms']['mean']:.1f}"),
     ("p50", 2, lambda s: f"{s['simulated_ms']['p50']:.1f}"),
     ("p95", 1, lambda s: f"{s['simulated_ms']['p95']:.1f}"),
-    ("error", 0, lambda s: f"{s['error_percent']:+.1f}%"),
+    ("error", 0, lambda s: f"{round(s['error_percent'], 1) + 0.0:+.1f}%"),  # no -0.0
 )
 
 
