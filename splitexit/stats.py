@@ -68,8 +68,15 @@ def paired(values: Sequence[float], others: Sequence[float], confidence: float =
 
 def share(shares: Sequence[float], trials: int, confidence: float = CONFIDENCE) -> Interval:
     """Mean of shares over replications; where they do not differ at all, Wilson's interval of `trials` altogether."""
-    found = student(shares, confidence)
-    return wilson(found.mean, trials, confidence) if found.half == 0 else found
+    return within_shares(student(shares, confidence), trials, confidence)
+
+
+def within_shares(found: Interval, trials: int, confidence: float) -> Interval:
+    """A share's interval ends at 0 and 1; one without width becomes Wilson's."""
+    if found.half == 0:
+        return wilson(found.mean, trials, confidence)
+    # A comparison with NaN is false, so that unknown limits stay unknown.
+    return Interval(found.mean, 0.0 if found.low < 0.0 else found.low, 1.0 if found.high > 1.0 else found.high)
 
 
 def wilson(portion: float, trials: int, confidence: float = CONFIDENCE) -> Interval:

@@ -28,7 +28,7 @@ from splitexit.errors import InputError
 from splitexit.experiment import Experiment
 from splitexit.fleet import Group
 from splitexit.results import LOCAL, column, summarise, utilities
-from splitexit.stats import CONFIDENCE, FEWEST_BATCHES, BatchMeans, Interval, batch_means, share, student, wilson
+from splitexit.stats import CONFIDENCE, FEWEST_BATCHES, BatchMeans, Interval, batch_means, share, student, within_shares
 
 Summary = dict[str, Any]
 
@@ -249,12 +249,7 @@ def over_batches(counted: pa.Table, utility: Any, confidence: float = CONFIDENCE
         if len(response_ms) * (1 - quantile) >= FEWEST_BATCHES * BEYOND:
             found[name] = batch_means(response_ms, confidence, partial(np.quantile, q=quantile))
     return {
-        name: _unanimous(b, len(rows), confidence) if name in SHARES else b
+        name: replace(b, interval=within_shares(b.interval, len(rows), confidence)) if name in SHARES else b
         for name, b in found.items()
         if b is not None and math.isfinite(b.interval.mean)
     }
-
-
-def _unanimous(of: BatchMeans, trials: int, confidence: float) -> BatchMeans:
-    """A share that no batch disagrees on has Wilson's interval."""
-    return replace(of, interval=wilson(of.interval.mean, trials, confidence)) if of.interval.half == 0 else of

@@ -162,6 +162,7 @@ def test_policies_of_groups(tmp_path: Path) -> None:
     assert own == ["threshold", "local"]
     same = read(tmp_path, TEXT, ["groups.phones.policy=early"])
     assert same.policy_label == "early"
+    assert scenario.labels() == [OWN, *same.labels()], "compared with what each could do alike"
     assert same.policy("threshold").parameters["threshold"] == 0.5, "the name of what all of them have"
     assert scenario.policy("threshold").parameters["threshold"] == 0.8, "else the shipped one"
 

@@ -100,7 +100,7 @@ def test_a_unanimous_share_is_not_certain() -> None:
     found = share([0.0, 0.0, 0.0], 300)
     assert found.low == 0.0
     assert 0.005 < found.high < 0.05
-    assert share([0.1, 0.2, 0.3], 300) == student([0.1, 0.2, 0.3])
+    assert share([0.3, 0.31, 0.33], 300) == student([0.3, 0.31, 0.33])
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60), st.integers(0, 60))
@@ -125,3 +125,11 @@ def test_stopping_needs_ten_replications_and_the_precision() -> None:
     assert not precise(Interval(1.0, math.nan, math.nan), 0.5, 10)
     assert Interval(0.0, -1.0, 1.0).relative == math.inf
     assert Interval(0.0, 0.0, 0.0).relative == 0.0
+
+
+def test_the_interval_of_a_share_ends_at_0_and_1() -> None:
+    low, high = share([0.0, 0.02, 0.2], 300), share([1.0, 0.7, 0.99], 300)
+    assert (low.low, high.high) == (0.0, 1.0)
+    assert low.high < 1.0
+    assert high.low > 0.0
+    assert math.isnan(share([0.5], 100).low)

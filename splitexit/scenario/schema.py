@@ -138,8 +138,12 @@ class Scenario(Section):
         return own.name if own.name not in self.policies else OWN
 
     def labels(self) -> list[str]:
-        """The labels of `policies`; without any, the shipped policies that need no parameters."""
-        return list(self.policies) or [name for name in POLICIES.names() if not _needs(name)]
+        """The labels of `policies`; without any, the shipped policies that need no parameters.
+
+        Where groups have different policies, OWN comes first.
+        """
+        own = [OWN] if self._common_policy() is None else []
+        return own + (list(self.policies) or [name for name in POLICIES.names() if not _needs(name)])
 
     def _common_policy(self) -> Spec | None:
         """The policy that all devices have; None where groups have different ones."""
