@@ -1,7 +1,7 @@
 """The simulated world: answers the steps of `splitexit.inference` in virtual time, from recordings.
 
-SimPy keeps the calendar. Every station is a busy-until clock, so a request costs a handful of events:
-begin, device done, edge reached, edge done, reply.
+SimPy keeps the calendar. A request is its own event and costs a handful of turns: begin, device done, edge reached,
+edge done, reply. `compiled` is a second engine, with the same rows, for decisions that do not depend on queues.
 """
 
 from splitexit.sim.run import simulate

@@ -39,7 +39,6 @@ class Device:
         "_alarm",
         "_busy",
         "_calendar",
-        "_count",
         "_decider",
         "_env",
         "_free_s",
@@ -74,7 +73,7 @@ class Device:
         self._calendar, self._env, self._part, self._times = calendar, calendar.env, part, times
         self._workload, self._decider, self._pipeline, self._sink = workload, decider, pipeline, sink
         self.sense = Sense(decider.setting.link, decider.policy.reads) if decider.watches else None
-        self._next, self._count = 0, len(workload)
+        self._next = 0
         self._free_s = 0.0
         self._busy = self._waking = False
         self._resumed: deque[Task] = deque()
@@ -89,15 +88,9 @@ class Device:
             task.clock_s = task.busy_since_s = max(task.clock_s, self._free_s)
             self._compute(task)
             return
-        if self._next == self._count:
+        arrival_s = self._workload.next_arrival_s(self._next, self._loop_s)
+        if arrival_s is None:
             return
-        arrivals_s = self._workload.arrival_s
-        if arrivals_s is not None:
-            arrival_s = arrivals_s[self._next]
-        elif (next_s := self._workload.next_arrival_s(self._next, self._loop_s)) is None:
-            return
-        else:
-            arrival_s = next_s
         if arrival_s <= self._env._now:
             self._begin(arrival_s)
         elif not self._waking:

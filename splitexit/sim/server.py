@@ -60,12 +60,9 @@ class Server:
         if self._running.pop(job, None) is None:
             return  # it was lost when the server failed
         self._idle += 1
+        job.queue_length = self.present
         if self._waiting:
-            job.queue_length = self.present
-            if self._waiting:
-                self._start(self._waiting.popleft())
-        else:
-            job.queue_length = len(self._running)
+            self._start(self._waiting.popleft())
         self._tier.done(job)
 
     def fail(self) -> list[Job]:

@@ -140,10 +140,7 @@ class Tier:
         """A server is through with a job: it is answered, goes on to the next tier, or was stopped."""
         if job.reading is not None:
             job.answered_by = self.name
-            if self.back is None:
-                job.home.reply_leaves(job)
-            else:
-                self._answer(job)
+            self._answer(job)
         elif self.onward is not None and job.give_up_s > self._env._now:
             self._forward(job, self.onward)
 
