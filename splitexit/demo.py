@@ -20,14 +20,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from splitexit.calibration import Calibration
+from splitexit.bundle import Bundle
 from splitexit.compare import Run, as_run, run_once
 from splitexit.errors import EdgeUnavailableError, InputError, UsageError
 from splitexit.experiment import Experiment
 from splitexit.fleet import require_single
 from splitexit.live.address import Address
 from splitexit.live.client import EdgeClient
-from splitexit.live.rpc import measure_rpc
+from splitexit.live.host import calibrate_host
 from splitexit.live.run import Station
 from splitexit.policies import OmniscientPolicy
 from splitexit.results import Completion, column, to_table
@@ -111,7 +111,8 @@ def demonstrate(scenario: Scenario, folder: Path, seconds: float, requests: int 
         raise UsageError(f"the demo runs one device, the scenario has devices.count {scenario.devices.count}")
     policies, seed = live_policies(scenario), scenario.seed
     say("measuring what the model costs on this machine")
-    host = calibrate_host(scenario, folder / "calibration.json")
+    host = calibrate_host(Bundle.open(scenario.bundle))
+    host.save(folder / "calibration.json")
     station = Station.open(scenario, host=host)
     count = requests or _affordable(station.experiment, policies, seed, seconds)
     with ExitStack() as processes:
@@ -142,18 +143,6 @@ def _measure(
             raise
         say(f"interrupted; keeping {', '.join(measured)}")
     return measured
-
-
-def calibrate_host(scenario: Scenario, path: Path, repetitions: int = 60) -> Calibration:
-    """A short calibration of the scenario's bundle on this machine, written to `path`."""
-    from splitexit.bundle import Bundle
-    from splitexit.models import calibrate
-
-    bundle = Bundle.open(scenario.bundle)
-    pairs, images = calibrate.recorded_pairs(bundle), calibrate.read_images(bundle, None)
-    calibration = calibrate.calibrate(bundle, pairs, images, repetitions=repetitions, rpc=measure_rpc(bundle.path))
-    calibration.save(path)
-    return calibration
 
 
 def _affordable(experiment: Experiment, policies: Sequence[str], seed: int, seconds: float) -> int:

@@ -1,0 +1,74 @@
+"""device: one device of a scenario against an edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from splitexit.cli.serving import Json
+from splitexit.errors import INTERRUPTED
+
+if TYPE_CHECKING:
+    from splitexit.results import Completion
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the application."""
+    app.command(help="Run a scenario's device against an edge.")(device)
+
+
+def device(
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML (see `splitexit init`).")],
+    edge: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where `splitexit serve` or `link` listens.")],
+    policy: Annotated[str | None, typer.Option(help="Policy label [default: the scenario's devices.policy].")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. uplink.mbps=5; repeatable."),
+    ] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Requests, instead of the scenario's number.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed [default: the scenario's].", show_default=False)] = None,
+    number: Annotated[int, typer.Option("--device", min=0, help="Which of the scenario's devices this is.")] = 0,
+    data: Annotated[str | None, typer.Option(help="The recorded test set [default: the bundle's samples].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder [default: runs/<time>-<name>].", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Classifies images for real; without an edge it answers locally."""
+    from splitexit.live.tuning import tune_process
+
+    tune_process()
+    from rich.console import Console
+
+    from splitexit.cli import live_output
+    from splitexit.errors import UsageError
+    from splitexit.fleet import require_single
+    from splitexit.live.address import Address
+    from splitexit.live.run import Station
+    from splitexit.report.folder import new_folder
+    from splitexit.scenario import load
+
+    address, console = Address.parse(edge, "--edge"), Console(stderr=True, highlight=False, soft_wrap=True)
+    extra = [] if requests is None else [f"requests={requests}"]
+    settings = load(scenario, [*(overrides or []), *extra])
+    require_single(settings)
+    label, chosen = policy or settings.policy_label, settings.seed if seed is None else seed
+    settings.policy(label)
+    if number >= settings.devices.count:
+        raise UsageError(f"--device {number}: the scenario has devices 0..{settings.devices.count - 1}")
+    folder = new_folder(out, settings.name)
+    console.print(f"device {number}: {settings.requests} requests with policy {label}, edge {address}")
+    rows: list[Completion] = []
+    station = Station.open(settings, data)
+    with station.connect(address, console.print) as client:
+        late = 0
+        try:
+            with live_output.progress(console, settings.requests, rows) as sink:
+                late = station.run(label, chosen, client, sink, number)
+        except KeyboardInterrupt:
+            console.print(f"interrupted: {len(rows)} of {settings.requests} requests were answered, and are kept")
+    live_output.write(station.experiment, label, chosen, rows, late, folder, json)
+    if len(rows) < settings.requests:
+        raise typer.Exit(INTERRUPTED)
