@@ -21,9 +21,9 @@ PACKAGE = ROOT / "splitexit"
 # of the floors below. A new unit needs a line here.
 FLOORS = {
     5: {"cli", "__main__"},
-    4: {"summary", "compare", "capacity", "sweep", "demo", "report"},
+    4: {"summary", "compare", "capacity", "sweep", "demo", "validate", "replay", "report"},
     3: {"sim", "models", "live"},
-    2: {"inference", "scenario", "fleet", "workload", "experiment", "check"},
+    2: {"inference", "batching", "scenario", "fleet", "workload", "experiment", "check"},
     1: {"policies", "codecs", "links", "arrivals", "energy", "estimate", "sense"},
     0: {
         "",
@@ -65,6 +65,8 @@ LIBRARIES: dict[str, set[str]] = {
     "live": TORCH | TABLES | {"grpc", "grpc_health", "grpc_reflection", "google", "PIL"},
     "check": TABLES,
     "demo": TABLES,
+    "validate": TABLES,
+    "replay": TABLES,
     "stats": {"scipy"},
     "backlog": {"scipy"},
     "summary": TABLES,
