@@ -10,6 +10,7 @@
     │   └── UsageError           an option or argument of a command
     ├── PolicyError              a policy broke its contract (an undeclared read, an impossible plan)
     ├── PayloadError             bytes that are not a payload of this codec and shape
+    ├── ProcessError             a process of a live run did not start, or ended before its time
     └── EdgeError                talking to the edge
         ├── EdgeUnavailableError nobody answers there
         └── EdgeRefusedError     the edge answers, but not to this device (another bundle, another protocol)
@@ -94,6 +95,12 @@ class PolicyError(SplitexitError):
 
 class PayloadError(SplitexitError):
     """Bytes that are not a payload of this codec and shape."""
+
+
+class ProcessError(SplitexitError):
+    """A process of a live run did not start, or ended before its time."""
+
+    exit_code = 1
 
 
 class EdgeError(SplitexitError):

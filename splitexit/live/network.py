@@ -58,6 +58,11 @@ class Network(ABC):
     def connect(self, edge: Address) -> None:
         """The edge listens there now: makes the ways to it. Until `begin`, everything goes through at once."""
 
+    @property
+    def pids(self) -> Mapping[str, int]:
+        """Of the processes that it runs, by name; none until `connect`."""
+        return {}
+
     @abstractmethod
     def device(self, number: int) -> Place:
         """From where, and at which address, this device reaches the edge."""
