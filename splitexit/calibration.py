@@ -11,7 +11,7 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise, repeat
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from splitexit.bundle import ModelSpec, read_json
+from splitexit.copula import Dependence, Uniforms
 from splitexit.errors import ArtifactError
 
 Pair = tuple[int, str]
@@ -33,8 +34,12 @@ class Distribution:
     quantiles: tuple[float, ...]
 
     @classmethod
-    def measured(cls, seconds: Sequence[float], points: int = 41) -> Distribution:
-        """The empirical distribution of `seconds`, kept as `points` quantiles."""
+    def measured(cls, seconds: Sequence[float], points: int = 101) -> Distribution:
+        """The empirical distribution of `seconds`, kept as `points` quantiles: by default every percentile.
+
+        Fewer would make the last stretch, which runs up to the largest time, so wide that a single outlier in it
+        raises the mean; more would say more of the upper end than some hundred samples know.
+        """
         return cls(tuple(float(q) for q in np.quantile(seconds, np.linspace(0.0, 1.0, points))))
 
     @classmethod
@@ -98,8 +103,9 @@ class Calibration:
 
     stages[k] is stage k (0-based) on one sample, exits[e] the head e, encode and decode the codec at a
     split. batch[n] is the time of n samples in one pass through the network, relative to that of one
-    sample; by default n samples take n times as long, so that batching gains nothing. `machine`
-    describes where and how it was measured.
+    sample; by default n samples take n times as long, so that batching gains nothing. corun[n] is the time
+    of a pass while n other processes of this machine compute too, relative to that of a process alone; by
+    default they do not touch each other. `machine` describes where and how it was measured.
     """
 
     machine: Mapping[str, Any]
@@ -111,22 +117,54 @@ class Calibration:
     weights_sha256: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
     batch: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
+    corun: Mapping[int, float] = field(default_factory=lambda: {0: 1.0})
+    dependence: Dependence = field(default_factory=Dependence)
 
     def batch_factor(self, samples: int) -> float:
         """Time of `samples` >= 1 in one pass relative to that of one: linear between the measured sizes.
 
         Beyond the largest size it is proportional to `samples` from there.
         """
-        sizes, factors = self._batch_curve
-        above = bisect_right(sizes, samples)
-        if above == len(sizes):
-            return factors[-1] * samples / sizes[-1]
-        low, high = sizes[above - 1], sizes[above]
-        return factors[above - 1] + (factors[above] - factors[above - 1]) * (samples - low) / (high - low)
+        largest, factor = self._batch_curve.last
+        return factor * samples / largest if samples > largest else self._batch_curve.at(samples)
+
+    def corun_factor(self, others: float) -> float:
+        """Time of a pass while `others` >= 0 other processes compute, relative to alone: linear between the measured.
+
+        `others` is an expected number: where the processes of a run are busy for shares u of the time, a process
+        meets the sum of the others' u on average (a mean field, as if they were busy independently of each other).
+        Beyond the largest number measured all cores are taken, and every further process takes a part of each
+        core: the factor grows as others + 1. Always 1 where nothing was measured.
+        """
+        most, factor = self._corun_curve.last
+        if others <= most:
+            return self._corun_curve.at(others)
+        return factor * (others + 1.0) / (most + 1.0) if most else factor
+
+    def slowed(self, factor: float) -> Calibration:
+        """Stages, heads and codecs of this machine `factor` times as slow; a call and the rest as they are."""
+        return replace(
+            self,
+            stages=tuple(time.scaled(factor) for time in self.stages),
+            exits=tuple(time.scaled(factor) for time in self.exits),
+            encode={pair: time.scaled(factor) for pair, time in self.encode.items()},
+            decode={pair: time.scaled(factor) for pair, time in self.decode.items()},
+        )
 
     @cached_property
-    def _batch_curve(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        return tuple(self.batch), tuple(self.batch.values())
+    def _batch_curve(self) -> _Curve:
+        return _Curve.of(self.batch)
+
+    @cached_property
+    def _corun_curve(self) -> _Curve:
+        return _Curve.of(self.corun)
+
+    def uniforms(self, rng: np.random.Generator) -> Uniforms:
+        """The numbers that a block of requests is drawn with: a column for every stage, head, the codecs and a call.
+
+        The call's depends on no other: it was measured by itself.
+        """
+        return Uniforms(self.dependence, len(self.stages) + len(self.exits) + 2, 1, rng)
 
     @cached_property
     def fixed_times(self) -> Times | None:
@@ -153,6 +191,8 @@ class Calibration:
                 "seconds": _round(self.rpc.seconds),
             },
             "batch": {str(n): factor for n, factor in self.batch.items()},
+            "corun": {str(n): factor for n, factor in self.corun.items()},
+            "dependence": {"within": self.dependence.within, "lag1": self.dependence.lag1},
         }
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -175,7 +215,9 @@ class Calibration:
                     int(rpc["downlink_bytes"]),
                     _distribution(rpc["seconds"]),
                 ),
-                batch=_batch(content.get("batch", {"1": 1.0})),
+                batch=_factors("batch", content.get("batch", {"1": 1.0}), first=1),
+                corun=_factors("corun", content.get("corun", {"0": 1.0}), first=0),
+                dependence=_dependence(content.get("dependence", {})),
             )
         except KeyError as error:
             raise ArtifactError(f"{path}: the key {error} is missing; `splitexit calibrate` writes it") from error
@@ -208,12 +250,20 @@ def _distribution(values: Any) -> Distribution:
     return Distribution(quantiles)
 
 
-def _batch(values: Any) -> dict[int, float]:
-    batch = {int(n): float(factor) for n, factor in values.items()}
-    rises = all(a < b and batch[a] <= batch[b] for a, b in pairwise(batch))
-    if next(iter(batch.items()), None) != (1, 1.0) or not rises or not all(map(math.isfinite, batch.values())):
-        raise ValueError(f"batch must be ascending sizes from 1 with factors that never fall from 1.0, found {values}")
-    return batch
+def _factors(key: str, values: Any, first: int) -> dict[int, float]:
+    factors = {int(n): float(factor) for n, factor in values.items()}
+    rises = all(a < b and factors[a] <= factors[b] for a, b in pairwise(factors))
+    if next(iter(factors.items()), None) != (first, 1.0) or not rises or not all(map(math.isfinite, factors.values())):
+        raise ValueError(
+            f"{key} must be ascending numbers from {first} with factors that never fall from 1.0: {values}"
+        )
+    return factors
+
+
+def _dependence(values: Any) -> Dependence:
+    if unknown := values.keys() - {"within", "lag1"}:
+        raise ValueError(f"dependence has within and lag1, found {min(unknown)!r}")
+    return Dependence(**{key: float(value) for key, value in values.items()})
 
 
 def _pairs_to_json(times: Mapping[Pair, Distribution]) -> list[dict[str, Any]]:
@@ -222,6 +272,29 @@ def _pairs_to_json(times: Mapping[Pair, Distribution]) -> list[dict[str, Any]]:
 
 def _pairs_from_json(entries: Any) -> dict[Pair, Distribution]:
     return {(int(e["split"]), str(e["codec"])): _distribution(e["seconds"]) for e in entries}
+
+
+class _Curve(NamedTuple):
+    """Factors measured at ascending numbers."""
+
+    numbers: tuple[int, ...]
+    factors: tuple[float, ...]
+
+    @classmethod
+    def of(cls, measured: Mapping[int, float]) -> _Curve:
+        return cls(tuple(measured), tuple(measured.values()))
+
+    @property
+    def last(self) -> tuple[int, float]:
+        return self.numbers[-1], self.factors[-1]
+
+    def at(self, number: float) -> float:
+        """Linear between two measured numbers, of which the larger one is not passed."""
+        above = bisect_right(self.numbers, number)
+        if above == len(self.numbers):
+            return self.factors[-1]
+        (low, high), (a, b) = self.numbers[above - 1 : above + 1], self.factors[above - 1 : above + 1]
+        return a + (b - a) * (number - low) / (high - low)
 
 
 class Times(NamedTuple):
@@ -280,7 +353,7 @@ class ServiceTimes:
         """Draws as far as the request; returns its row in its block."""
         block, row = divmod(request, self.BLOCK)
         if block != self._block:
-            self._block, self._rng, self._rows = block, self._stream(block), []
+            self._block, self._uniforms, self._rows = block, self._calibration.uniforms(self._stream(block)), []
             self._first = block * self.BLOCK
         while row >= len(self._rows):
             self._rows += self._draw(self._next_rows(len(self._rows)))
@@ -295,7 +368,7 @@ class ServiceTimes:
         calibration = self._calibration
         parts = (*calibration.stages, *calibration.exits)
         cut = len(calibration.stages)
-        u = self._rng.random((count, len(parts) + 2))
+        u = self._uniforms.take(count)
         seconds = np.stack([part.many(u[:, k]) for k, part in enumerate(parts)], axis=1)
         rpc_s = calibration.rpc.seconds.many(u[:, -1])
         columns = (seconds[:, :cut], seconds[:, cut:], u[:, -2], rpc_s)

@@ -13,7 +13,9 @@ would cost on that machine:
   spread that was measured on the host: the host's distribution, scaled so that its median is that time;
 - encoding and decoding are scaled like the stages together [inferred], because both run on the same CPU;
   where the published figures are of a GPU they say nothing of the codecs, which keep the host's times;
+- how much the parts of a request slow down together, and for how long, is kept like their spread;
 - the cost of a call is kept: it is that of both ends together, and bytes of framing belong to no machine;
+- no process slows another down: the machine is one of its own, however many run on this host;
 - what a batch costs relative to one sample is kept [inferred: the published latencies are of single images].
 
 `Hardware.power` is what the machine takes, for `splitexit.energy`, with its own source; None where nobody published
@@ -168,6 +170,7 @@ class Hardware:
             exits=exits,
             encode={pair: time.scaled(factor) for pair, time in host.encode.items()},
             decode={pair: time.scaled(factor) for pair, time in host.decode.items()},
+            corun={0: 1.0},
         )
 
     def describe(self) -> dict[str, Any]:

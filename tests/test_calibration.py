@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitexit.calibration import Calibration, Distribution, ServiceTimes
+from splitexit.calibration import Calibration, Distribution, Rpc, ServiceTimes
+from splitexit.copula import Dependence
 from splitexit.errors import ArtifactError
 from splitexit.streams import DEVICE_TIMES, stream
 from tests import synthetic
@@ -35,6 +36,8 @@ def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
     calibration = replace(
         synthetic.calibration(model, Distribution((0.001, 0.002, 0.009)), head=0.0001, codec=0.003),
         batch={1: 1.0, 2: 1.25, 8: 3.5},
+        corun={0: 1.0, 1: 1.02, 2: 1.6},
+        dependence=Dependence(0.42, 0.7),
     )
     calibration.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json", model) == calibration
@@ -56,6 +59,19 @@ BAD_BATCHES = (
 )
 
 
+BAD_CORUNS = ({}, {"1": 1.0}, {"0": 1.1}, {"0": 1.0, "2": 1.2, "1": 1.3}, {"0": 1.0, "1": 0.9}, {"0": 1.0, "x": 2}, 7)
+BAD_DEPENDENCES = (
+    3,
+    {"within": 1.0},
+    {"within": -0.1},
+    {"within": float("nan")},
+    {"within": "much"},
+    {"within": None},
+    {"lag1": 2.0},
+    {"lag2": 0.1},
+)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -68,6 +84,8 @@ BAD_BATCHES = (
         (lambda c: c.update(rpc=3), "not a calibration"),
         (lambda c: c.update(encode_s=[{"split": 0}]), "missing"),
         *((lambda c, b=batch: c.update(batch=b), "not a calibration") for batch in BAD_BATCHES),
+        *((lambda c, n=corun: c.update(corun=n), "not a calibration") for corun in BAD_CORUNS),
+        *((lambda c, d=bad: c.update(dependence=d), "not a calibration") for bad in BAD_DEPENDENCES),
     ],
 )
 def test_a_corrupt_calibration_is_one_line(tmp_path: Path, change: object, says: str) -> None:
@@ -87,19 +105,54 @@ def test_a_batch_costs_what_lies_between_the_measured_sizes() -> None:
     assert [takes.batch_factor(n) for n in (1, 2, 4, 8, 16, 20)] == pytest.approx([1.0, 1.2, 1.8, 3.0, 6.0, 7.5])
 
 
-def test_an_older_calibration_gains_nothing_by_batching(tmp_path: Path) -> None:
+def test_an_older_calibration_gains_nothing_by_batching_and_depends_on_nothing(tmp_path: Path) -> None:
     model, path = synthetic.spec(), tmp_path / "calibration.json"
     synthetic.calibration(model).save(path)
     content = json.loads(path.read_text())
-    del content["batch"]
+    for key in ("batch", "corun", "dependence"):
+        del content[key]
     path.write_text(json.dumps(content))
     takes = Calibration.load(path, model)
     assert [takes.batch_factor(n) for n in (1, 2, 5, 32)] == [1.0, 2.0, 5.0, 32.0]
+    assert [takes.corun_factor(n) for n in (0, 0.5, 7)] == [1.0, 1.0, 1.0]
+    assert takes.dependence == Dependence()
     assert takes == synthetic.calibration(model)
 
 
-def test_draws_do_not_depend_on_the_order_of_use() -> None:
+def test_others_slow_a_pass_by_what_lies_between_the_measured_numbers() -> None:
+    takes = replace(synthetic.calibration(synthetic.spec()), corun={0: 1.0, 1: 1.1, 2: 1.65})
+    factors = [takes.corun_factor(n) for n in (0.0, 0.5, 1.0, 1.5, 2.0)]
+    assert factors == pytest.approx([1.0, 1.05, 1.1, 1.375, 1.65])
+    assert takes.corun_factor(5.0) == pytest.approx(1.65 * 6 / 3)  # six on the cores that three had
+    assert takes.corun_factor(2.0 + 1e-9) == pytest.approx(1.65)
+
+
+def test_slowed_is_every_computation_and_no_call() -> None:
+    takes = replace(synthetic.calibration(synthetic.spec(), 0.01, 0.002, 0.003), batch={1: 1.0, 2: 1.5})
+    slow = takes.slowed(1.5)
+    assert [part.mean for part in (*slow.stages, *slow.exits)] == pytest.approx([0.015] * 3 + [0.003] * 3)
+    assert [part.mean for part in (*slow.encode.values(), *slow.decode.values())] == pytest.approx([0.0045] * 4)
+    assert (slow.rpc, slow.batch, slow.machine) == (takes.rpc, takes.batch, takes.machine)
+
+
+def test_every_percentile_is_kept() -> None:
+    """p99 is that of the samples, and one outlier hardly changes the mean: 41 points made 2 % of it."""
+    rng = np.random.default_rng(0)
+    seconds = np.append(rng.gamma(40.0, 1e-4, 299), 0.05)
+    distribution = Distribution.measured(seconds)
+    assert len(distribution.quantiles) == 101
+    assert distribution.at(0.99) == pytest.approx(np.quantile(seconds, 0.99), rel=1e-9)
+    assert distribution.mean == pytest.approx(seconds.mean(), rel=0.02)
+    assert Distribution.measured(seconds, 41).mean > 1.08 * seconds.mean()
+
+
+DEPENDENCES = [Dependence(), Dependence(0.6, 0.9)]
+
+
+@pytest.mark.parametrize("dependence", DEPENDENCES)
+def test_draws_do_not_depend_on_the_order_of_use(dependence: Dependence) -> None:
     calibration = synthetic.calibration(synthetic.spec(), Distribution((0.001, 0.002, 0.009)))
+    calibration = replace(calibration, dependence=dependence)
 
     def times() -> ServiceTimes:
         return ServiceTimes(calibration, lambda block: stream(7, DEVICE_TIMES, 0, block))
@@ -109,6 +162,36 @@ def test_draws_do_not_depend_on_the_order_of_use() -> None:
     expected = {n: in_order.at(n) for n in numbers}
     for n in reversed(numbers):
         assert jumping.at(n) == expected[n]
-    many = [in_order.at(n).stages[0] for n in range(4000)]
-    assert np.mean(many) == pytest.approx(calibration.stages[0].mean, rel=0.03)
+    many = [in_order.at(n).stages[0] for n in range(8000)]
+    assert np.mean(many) == pytest.approx(calibration.stages[0].mean, rel=0.06)
     assert in_order.at(5).run_s(0, 2) == pytest.approx(sum(in_order.at(5).stages[:2]))
+
+
+def test_draws_without_dependence_are_what_they_always_were() -> None:
+    """Uniform numbers of the block's stream, request by request: stages, heads, codecs, call."""
+    calibration = synthetic.calibration(synthetic.spec(), Distribution((0.001, 0.002, 0.009)))
+    calibration = replace(calibration, rpc=Rpc(0, 100, Distribution((0.0, 1.0, 3.0))))
+    times = ServiceTimes(calibration, lambda block: stream(7, DEVICE_TIMES, 0, block))
+    for request in (0, 3, 8, 511, 512, 700):
+        u = stream(7, DEVICE_TIMES, 0, request // 512).random((512, 8))[request % 512]
+        found = times.at(request)
+        assert list(found.stages) == [float(calibration.stages[k].many(u[k])) for k in range(3)]
+        assert (found.codec_u, found.rpc_s) == (u[6], float(calibration.rpc.seconds.many(u[7])))
+
+
+def test_dependent_parts_keep_their_times_and_widen_their_sum() -> None:
+    """The marginal quantiles stay; the deviation of a sum of three equal parts grows by √(1 + 2ρ)."""
+    uniform = Distribution((0.0, 1.0))
+    calibration = synthetic.calibration(synthetic.spec(), uniform)
+
+    def stages(dependence: Dependence) -> np.ndarray:
+        takes = replace(calibration, dependence=dependence)
+        times = ServiceTimes(takes, lambda block: stream(1, DEVICE_TIMES, 0, block))
+        return np.array([times.at(n).stages for n in range(40_000)])
+
+    alone, together = stages(Dependence()), stages(Dependence(0.5, 0.3))
+    for part in range(3):
+        assert np.quantile(together[:, part], [0.05, 0.5, 0.99]) == pytest.approx([0.05, 0.5, 0.99], abs=0.01)
+    rho = 6 / np.pi * np.arcsin(0.5 / 2)  # rank correlation of normal numbers whose correlation is 0.5
+    widened = together.sum(axis=1).std() / alone.sum(axis=1).std()
+    assert widened == pytest.approx(np.sqrt(1 + 2 * rho), rel=0.02)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from splitexit import hardware
 from splitexit.bundle import Exit, ModelSpec, Stage
 from splitexit.calibration import Calibration, Distribution, Rpc
+from splitexit.copula import Dependence
 from splitexit.errors import ArtifactError, UnknownNameError
+from tests import synthetic
 
 # ResNet-56 and ResNet-32 for CIFAR (He et al., 2016): 6n+1 convolutions and one linear layer.
 RESNET_56, RESNET_32 = (56, 125_485_696), (32, 68_862_592)
@@ -260,3 +264,12 @@ def test_the_energy_of_a_network_has_a_plausible_size() -> None:
         assert machine.power is not None
         joules = machine.seconds(layers, macs) * (machine.power.compute_w - machine.power.idle_w)
         assert 0.1e-9 < joules / macs < 0.5e-9
+
+
+def test_a_machine_keeps_the_hosts_dependence_and_stands_alone() -> None:
+    """Its parts slow down together as the host's do; processes of this host are none of its."""
+    model = synthetic.spec()
+    host = replace(synthetic.calibration(model), dependence=Dependence(0.4, 0.2), corun={0: 1.0, 1: 1.5})
+    derived = hardware.named("raspberry-pi-4").calibrate(model, host)
+    assert derived.dependence == host.dependence
+    assert derived.corun_factor(3) == 1.0

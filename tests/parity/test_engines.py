@@ -15,6 +15,7 @@ import pytest
 
 from splitexit.bundle import ModelSpec
 from splitexit.calibration import Calibration, Distribution, Rpc
+from splitexit.copula import Dependence
 from splitexit.experiment import Experiment
 from splitexit.results import column, to_table
 from splitexit.scenario import load
@@ -24,6 +25,7 @@ from tests import synthetic
 pytest.importorskip("numba")
 
 ROUNDS, PER_ROUND = 10, 30
+INDEPENDENT = Dependence()
 PAIRS = [(0, "jpeg"), (1, "uint8"), (2, "uint8"), (3, "raw")]
 POLICIES: dict[str, Any] = {
     "local": {"name": "local"},
@@ -37,7 +39,7 @@ POLICIES: dict[str, Any] = {
 }
 
 
-def calibration(model: ModelSpec, rng: np.random.Generator, varies: bool) -> Calibration:
+def calibration(model: ModelSpec, rng: np.random.Generator, varies: bool, dependence: Dependence) -> Calibration:
     """Random seconds; where they vary, quantiles over up to a factor of ten."""
 
     def takes(scale: float) -> Distribution:
@@ -53,14 +55,15 @@ def calibration(model: ModelSpec, rng: np.random.Generator, varies: bool) -> Cal
         encode={pair: takes(0.002) for pair in PAIRS},
         decode={pair: takes(0.001) for pair in PAIRS},
         rpc=Rpc(int(rng.integers(0, 100)), int(rng.integers(1, 200)), takes(0.001)),
+        dependence=dependence,
     )
 
 
-def bundle(folder: Path, rng: np.random.Generator, varies: bool) -> None:
+def bundle(folder: Path, rng: np.random.Generator, varies: bool, dependence: Dependence = INDEPENDENT) -> None:
     """A bundle of four stages with an exit behind each, edge exits, and lossy and lossless pairs."""
     model = synthetic.spec(stages=4)
     says = synthetic.recording(model, samples=60, pairs=dict(zip(PAIRS, (900, 2000, 1500, 4000), strict=True)))
-    synthetic.write_bundle(folder / "bundle", model, says, calibration(model, rng, varies))
+    synthetic.write_bundle(folder / "bundle", model, says, calibration(model, rng, varies, dependence))
 
 
 def pick(rng: np.random.Generator, *options: Any) -> Any:
@@ -165,7 +168,7 @@ MET: Counter[str] = Counter()
 def test_engines_agree_on_random_scenarios(tmp_path: Path, number: int) -> None:
     """To the last bit."""
     rng = np.random.default_rng(number)
-    bundle(tmp_path, rng, varies=number % 2 == 1)
+    bundle(tmp_path, rng, number % 2 == 1, Dependence(0.6, 0.8) if number % 4 == 3 else INDEPENDENT)
     for _ in range(PER_ROUND):
         changes = scenario(rng)
         experiment = Experiment.open(load(synthetic.write_scenario(tmp_path, **changes)))

@@ -100,8 +100,8 @@ class Columns:
 
     def __init__(self, calibration: Calibration, steps: Sequence[Step], of: Callable[[Parts, Step], Array]) -> None:
         self._calibration, self.steps, self._of = calibration, steps, of
-        self._width = len(calibration.stages) + len(calibration.exits) + 2
-        lowest, highest = (self._of_uniform(np.full((1, self._width), u))[0] for u in (0.0, 1.0))
+        width = len(calibration.stages) + len(calibration.exits) + 2
+        lowest, highest = (self._of_uniform(np.full((1, width), u))[0] for u in (0.0, 1.0))
         self.constant = lowest if (lowest == highest).all() else None
 
     def _of_uniform(self, u: Array) -> Array:
@@ -116,5 +116,5 @@ class Columns:
             return np.broadcast_to(self.constant, (count, len(self.steps)))
         length = ServiceTimes.BLOCK
         blocks = range(first // length, -(-(first + count) // length))
-        u = np.concatenate([stream(block).random((length, self._width)) for block in blocks])
+        u = np.concatenate([self._calibration.uniforms(stream(block)).take(length) for block in blocks])
         return self._of_uniform(u[:count])
