@@ -199,6 +199,16 @@ def test_a_paced_edge_takes_the_drawn_time(model: LiveModel, image: Array) -> No
     assert 0.043 <= real_s < 0.060
 
 
+def test_a_reply_says_what_every_part_took(model: LiveModel, image: Array) -> None:
+    """Decoding, two stages with a head behind each; only where asked, and together all of the time."""
+    asked = query(model, image, 1, exits=(NEVER,), timed=True)
+    result = ask(EdgeRuntime(model), asked)
+    assert len(result.parts_s) == 5
+    assert min(result.parts_s) > 0
+    assert sum(result.parts_s) == pytest.approx(result.compute_s, rel=0.2)
+    assert ask(EdgeRuntime(model), replace(asked, timed=False)).parts_s == ()
+
+
 def test_the_gate_lets_in_in_order_and_sheds_the_rest() -> None:
     """One worker, two may wait; the fourth is refused at once."""
     gate, order = Gate(1, 2), list[int]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,14 +13,32 @@ from splitexit.live import edge_pb2, wire
 from splitexit.live.wire import Description, Query, Refused, Result, Split, Status
 
 QUERY = Query(7, 2, 1, "uint8", b"\x00payload", (ExitCheck(1, "entropy", 0.25), ExitCheck(2)), 0.5, 2**63 + 1, seed=9)
+OLD_QUERY = bytes.fromhex(
+    "0a020801110100000000000080180720022801320575696e74383a08007061796c6f6164421408011207656e74726f70791900000000"
+    "0000d03f420c080212086d61785f70726f624d0000fa435009"
+)
+OLD_RESULT = bytes.fromhex(
+    "080710021803220c0000003f0000a0bf180d8f4d29fca9f1d24d62503f31fca9f1d24d62603f3804410100000000000080"
+)
+TIMED = replace(QUERY, timed=True)
 RESULT = Result(7, 2, 3, np.array([0.5, -1.25, 3e8], dtype=np.float32), 0.001, 0.002, 4, 2**63 + 1)
 DESCRIPTION = Description(
-    wire.PROTOCOL, "tiny", {"model.safetensors": "ab"}, 3, 3, 10, (Split(0, (3, 16, 16), ("jpeg",)),), 12345, "host"
+    wire.PROTOCOL,
+    "tiny",
+    {"model.safetensors": "ab"},
+    3,
+    3,
+    10,
+    (Split(0, (3, 16, 16), ("jpeg",)),),
+    12345,
+    "host",
+    {"cpu": "a CPU", "cores": "2", "os": "Linux"},
 )
 
 
-def test_a_query_comes_back() -> None:
-    assert wire.parse_query(wire.pack_query(QUERY)) == QUERY
+@pytest.mark.parametrize("query", [QUERY, TIMED])
+def test_a_query_comes_back(query: Query) -> None:
+    assert wire.parse_query(wire.pack_query(query)) == query
 
 
 def test_a_description_comes_back() -> None:
@@ -32,6 +51,29 @@ def test_a_result_comes_back_bit_for_bit() -> None:
     assert got.logits.tobytes() == RESULT.logits.tobytes()
     names = ("request", "exit", "prediction", "wait_s", "compute_s", "queue_length", "bundle")
     assert [getattr(got, n) for n in names] == [getattr(RESULT, n) for n in names]
+
+
+def test_the_seconds_of_parts_come_back() -> None:
+    """Where nobody asked, they take no byte."""
+    timed = replace(RESULT, parts_s=(0.25, 0.5, 1e-6))
+    assert wire.parse_result(wire.pack_result(timed)).parts_s == timed.parts_s
+    assert wire.parse_result(wire.pack_result(RESULT)).parts_s == ()
+    assert len(wire.pack_result(timed)) == len(wire.pack_result(RESULT)) + 2 + 3 * 8
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
+def test_parts_take_seconds(seconds: float) -> None:
+    with pytest.raises(Refused, match="parts_s"):
+        wire.parse_result(edge_pb2.InferReply(parts_s=[seconds]).SerializeToString())
+
+
+def test_what_protocol_1_0_says_is_understood() -> None:
+    """Its messages have neither `timed` nor `parts_s` nor `machine`; every other byte is the same."""
+    old = replace(QUERY, protocol=(1, 0))
+    assert wire.parse_query(OLD_QUERY) == old
+    assert wire.pack_query(old) == OLD_QUERY
+    assert wire.pack_result(RESULT) == OLD_RESULT
+    wire.check_protocol(old.protocol)
 
 
 def test_hello_comes_back() -> None:
@@ -92,11 +134,12 @@ def test_a_hundred_thousand_broken_messages_in_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("theirs", "served"), [((1, 0), True), ((1, 1), False), ((0, 9), False), ((2, 0), False), ((0, 0), False)]
+    ("theirs", "served"),
+    [((1, 0), True), ((1, 1), True), ((1, 2), False), ((0, 9), False), ((2, 0), False), ((0, 0), False)],
 )
 def test_protocols_that_are_served(theirs: tuple[int, int], served: bool) -> None:
     """The same major, and no newer minor than the edge's own."""
-    assert wire.PROTOCOL == (1, 0)
+    assert wire.PROTOCOL == (1, 1)
     if served:
         wire.check_protocol(theirs)
         return

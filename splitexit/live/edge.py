@@ -119,6 +119,8 @@ class EdgeRuntime:
     @property
     def description(self) -> Description:
         """What this edge serves."""
+        from splitexit.models.calibrate import describe_machine
+
         spec, pairs = self.model.spec, sorted(self.model.codecs)
         splits = sorted({split for split, _ in pairs})
         return Description(
@@ -131,6 +133,7 @@ class EdgeRuntime:
             splits=tuple(Split(s, spec.shape_at(s), tuple(c for at, c in pairs if at == s)) for s in splits),
             max_request_bytes=self.max_request_bytes,
             hardware=self.hardware,
+            machine={name: str(value) for name, value in describe_machine().items()},
         )
 
     def warm_up(self, rounds: int = 3) -> None:
@@ -164,7 +167,8 @@ class EdgeRuntime:
             compute_s = pace.elapsed_s
         finally:
             self.gate.leave()
-        return self.reply(query, reading, start_s - arrived_s, compute_s, self.gate.present)
+        parts_s = tuple(pace.parts_s) if query.timed else ()
+        return self.reply(query, reading, start_s - arrived_s, compute_s, self.gate.present, parts_s)
 
     def admit(self, body: bytes) -> Query:
         """The request in a message, if this edge can serve it; raises Refused."""
@@ -229,7 +233,15 @@ class EdgeRuntime:
         if not wanted():
             raise Refused(Status.DEADLINE_EXCEEDED, "nobody waits any more")
 
-    def reply(self, query: Query, reading: Reading, wait_s: float, compute_s: float, queue_length: int) -> bytes:
+    def reply(
+        self,
+        query: Query,
+        reading: Reading,
+        wait_s: float,
+        compute_s: float,
+        queue_length: int,
+        parts_s: tuple[float, ...] = (),
+    ) -> bytes:
         """The InferReply for a reading."""
         assert reading.logits is not None
         result = Result(
@@ -241,5 +253,6 @@ class EdgeRuntime:
             compute_s,
             queue_length,
             self.tag,
+            parts_s,
         )
         return pack_result(result)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19splitexit/live/edge.proto\x12\x0esplitexit.live\"\'\n\x07Version\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\"<\n\x0f\x44\x65scribeRequest\x12)\n\x08protocol\x18\x01 \x01(\x0b\x32\x17.splitexit.live.Version\"5\n\x05Split\x12\r\n\x05split\x18\x01 \x01(\r\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0e\n\x06\x63odecs\x18\x03 \x03(\t\"\xbf\x02\n\rDescribeReply\x12)\n\x08protocol\x18\x01 \x01(\x0b\x32\x17.splitexit.live.Version\x12\x0e\n\x06\x62undle\x18\x02 \x01(\t\x12;\n\x07\x64igests\x18\x03 \x03(\x0b\x32*.splitexit.live.DescribeReply.DigestsEntry\x12\x0e\n\x06stages\x18\x04 \x01(\r\x12\r\n\x05\x65xits\x18\x05 \x01(\r\x12\x13\n\x0bnum_classes\x18\x06 \x01(\r\x12%\n\x06splits\x18\x07 \x03(\x0b\x32\x15.splitexit.live.Split\x12\x19\n\x11max_request_bytes\x18\x08 \x01(\x04\x12\x10\n\x08hardware\x18\t \x01(\t\x1a.\n\x0c\x44igestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\":\n\tExitCheck\x12\x0c\n\x04\x65xit\x18\x01 \x01(\r\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x11\n\tthreshold\x18\x03 \x01(\x01\"\xe2\x01\n\x0cInferRequest\x12)\n\x08protocol\x18\x01 \x01(\x0b\x32\x17.splitexit.live.Version\x12\x0e\n\x06\x62undle\x18\x02 \x01(\x06\x12\x0f\n\x07request\x18\x03 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\r\x12\r\n\x05split\x18\x05 \x01(\r\x12\r\n\x05\x63odec\x18\x06 \x01(\t\x12\x0f\n\x07payload\x18\x07 \x01(\x0c\x12(\n\x05\x65xits\x18\x08 \x03(\x0b\x32\x19.splitexit.live.ExitCheck\x12\x0f\n\x07left_ms\x18\t \x01(\x02\x12\x0c\n\x04seed\x18\n \x01(\x04\"\x98\x01\n\nInferReply\x12\x0f\n\x07request\x18\x01 \x01(\r\x12\x0c\n\x04\x65xit\x18\x02 \x01(\r\x12\x12\n\nprediction\x18\x03 \x01(\r\x12\x0e\n\x06logits\x18\x04 \x01(\x0c\x12\x0e\n\x06wait_s\x18\x05 \x01(\x01\x12\x11\n\tcompute_s\x18\x06 \x01(\x01\x12\x14\n\x0cqueue_length\x18\x07 \x01(\r\x12\x0e\n\x06\x62undle\x18\x08 \x01(\x06\x32\x95\x01\n\x04\x45\x64ge\x12J\n\x08\x44\x65scribe\x12\x1f.splitexit.live.DescribeRequest\x1a\x1d.splitexit.live.DescribeReply\x12\x41\n\x05Infer\x12\x1c.splitexit.live.InferRequest\x1a\x1a.splitexit.live.InferReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19splitexit/live/edge.proto\x12\x0esplitexit.live\"\'\n\x07Version\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\"<\n\x0f\x44\x65scribeRequest\x12)\n\x08protocol\x18\x01 \x01(\x0b\x32\x17.splitexit.live.Version\"5\n\x05Split\x12\r\n\x05split\x18\x01 \x01(\r\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0e\n\x06\x63odecs\x18\x03 \x03(\t\"\xac\x03\n\rDescribeReply\x12)\n\x08protocol\x18\x01 \x01(\x0b\x32\x17.splitexit.live.Version\x12\x0e\n\x06\x62undle\x18\x02 \x01(\t\x12;\n\x07\x64igests\x18\x03 \x03(\x0b\x32*.splitexit.live.DescribeReply.DigestsEntry\x12\x0e\n\x06stages\x18\x04 \x01(\r\x12\r\n\x05\x65xits\x18\x05 \x01(\r\x12\x13\n\x0bnum_classes\x18\x06 \x01(\r\x12%\n\x06splits\x18\x07 \x03(\x0b\x32\x15.splitexit.live.Split\x12\x19\n\x11max_request_bytes\x18\x08 \x01(\x04\x12\x10\n\x08hardware\x18\t \x01(\t\x12;\n\x07machine\x18\n \x03(\x0b\x32*.splitexit.live.DescribeReply.MachineEntry\x1a.\n\x0c\x44igestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cMachineEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\":\n\tExitCheck\x12\x0c\n\x04\x65xit\x18\x01 \x01(\r\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x11\n\tthreshold\x18\x03 \x01(\x01\"\xf1\x01\n\x0cInferRequest\x12)\n\x08protocol\x18\x01 \x01(\x0b\x32\x17.splitexit.live.Version\x12\x0e\n\x06\x62undle\x18\x02 \x01(\x06\x12\x0f\n\x07request\x18\x03 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\r\x12\r\n\x05split\x18\x05 \x01(\r\x12\r\n\x05\x63odec\x18\x06 \x01(\t\x12\x0f\n\x07payload\x18\x07 \x01(\x0c\x12(\n\x05\x65xits\x18\x08 \x03(\x0b\x32\x19.splitexit.live.ExitCheck\x12\x0f\n\x07left_ms\x18\t \x01(\x02\x12\x0c\n\x04seed\x18\n \x01(\x04\x12\r\n\x05timed\x18\x0b \x01(\x08\"\xa9\x01\n\nInferReply\x12\x0f\n\x07request\x18\x01 \x01(\r\x12\x0c\n\x04\x65xit\x18\x02 \x01(\r\x12\x12\n\nprediction\x18\x03 \x01(\r\x12\x0e\n\x06logits\x18\x04 \x01(\x0c\x12\x0e\n\x06wait_s\x18\x05 \x01(\x01\x12\x11\n\tcompute_s\x18\x06 \x01(\x01\x12\x14\n\x0cqueue_length\x18\x07 \x01(\r\x12\x0e\n\x06\x62undle\x18\x08 \x01(\x06\x12\x0f\n\x07parts_s\x18\t \x03(\x01\x32\x95\x01\n\x04\x45\x64ge\x12J\n\x08\x44\x65scribe\x12\x1f.splitexit.live.DescribeRequest\x1a\x1d.splitexit.live.DescribeReply\x12\x41\n\x05Infer\x12\x1c.splitexit.live.InferRequest\x1a\x1a.splitexit.live.InferReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DESCRIBEREPLY_DIGESTSENTRY']._loaded_options = None
   _globals['_DESCRIBEREPLY_DIGESTSENTRY']._serialized_options = b'8\001'
+  _globals['_DESCRIBEREPLY_MACHINEENTRY']._loaded_options = None
+  _globals['_DESCRIBEREPLY_MACHINEENTRY']._serialized_options = b'8\001'
   _globals['_VERSION']._serialized_start=45
   _globals['_VERSION']._serialized_end=84
   _globals['_DESCRIBEREQUEST']._serialized_start=86
@@ -40,15 +42,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPLIT']._serialized_start=148
   _globals['_SPLIT']._serialized_end=201
   _globals['_DESCRIBEREPLY']._serialized_start=204
-  _globals['_DESCRIBEREPLY']._serialized_end=523
-  _globals['_DESCRIBEREPLY_DIGESTSENTRY']._serialized_start=477
-  _globals['_DESCRIBEREPLY_DIGESTSENTRY']._serialized_end=523
-  _globals['_EXITCHECK']._serialized_start=525
-  _globals['_EXITCHECK']._serialized_end=583
-  _globals['_INFERREQUEST']._serialized_start=586
-  _globals['_INFERREQUEST']._serialized_end=812
-  _globals['_INFERREPLY']._serialized_start=815
-  _globals['_INFERREPLY']._serialized_end=967
-  _globals['_EDGE']._serialized_start=970
-  _globals['_EDGE']._serialized_end=1119
+  _globals['_DESCRIBEREPLY']._serialized_end=632
+  _globals['_DESCRIBEREPLY_DIGESTSENTRY']._serialized_start=538
+  _globals['_DESCRIBEREPLY_DIGESTSENTRY']._serialized_end=584
+  _globals['_DESCRIBEREPLY_MACHINEENTRY']._serialized_start=586
+  _globals['_DESCRIBEREPLY_MACHINEENTRY']._serialized_end=632
+  _globals['_EXITCHECK']._serialized_start=634
+  _globals['_EXITCHECK']._serialized_end=692
+  _globals['_INFERREQUEST']._serialized_start=695
+  _globals['_INFERREQUEST']._serialized_end=936
+  _globals['_INFERREPLY']._serialized_start=939
+  _globals['_INFERREPLY']._serialized_end=1108
+  _globals['_EDGE']._serialized_start=1111
+  _globals['_EDGE']._serialized_end=1260
 # @@protoc_insertion_point(module_scope)

@@ -31,8 +31,15 @@ class Split(_message.Message):
     def __init__(self, split: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., codecs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DescribeReply(_message.Message):
-    __slots__ = ("protocol", "bundle", "digests", "stages", "exits", "num_classes", "splits", "max_request_bytes", "hardware")
+    __slots__ = ("protocol", "bundle", "digests", "stages", "exits", "num_classes", "splits", "max_request_bytes", "hardware", "machine")
     class DigestsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class MachineEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +55,7 @@ class DescribeReply(_message.Message):
     SPLITS_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     HARDWARE_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
     protocol: Version
     bundle: str
     digests: _containers.ScalarMap[str, str]
@@ -57,7 +65,8 @@ class DescribeReply(_message.Message):
     splits: _containers.RepeatedCompositeFieldContainer[Split]
     max_request_bytes: int
     hardware: str
-    def __init__(self, protocol: _Optional[_Union[Version, _Mapping]] = ..., bundle: _Optional[str] = ..., digests: _Optional[_Mapping[str, str]] = ..., stages: _Optional[int] = ..., exits: _Optional[int] = ..., num_classes: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ..., max_request_bytes: _Optional[int] = ..., hardware: _Optional[str] = ...) -> None: ...
+    machine: _containers.ScalarMap[str, str]
+    def __init__(self, protocol: _Optional[_Union[Version, _Mapping]] = ..., bundle: _Optional[str] = ..., digests: _Optional[_Mapping[str, str]] = ..., stages: _Optional[int] = ..., exits: _Optional[int] = ..., num_classes: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ..., max_request_bytes: _Optional[int] = ..., hardware: _Optional[str] = ..., machine: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ExitCheck(_message.Message):
     __slots__ = ("exit", "rule", "threshold")
@@ -70,7 +79,7 @@ class ExitCheck(_message.Message):
     def __init__(self, exit: _Optional[int] = ..., rule: _Optional[str] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class InferRequest(_message.Message):
-    __slots__ = ("protocol", "bundle", "request", "device", "split", "codec", "payload", "exits", "left_ms", "seed")
+    __slots__ = ("protocol", "bundle", "request", "device", "split", "codec", "payload", "exits", "left_ms", "seed", "timed")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +90,7 @@ class InferRequest(_message.Message):
     EXITS_FIELD_NUMBER: _ClassVar[int]
     LEFT_MS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    TIMED_FIELD_NUMBER: _ClassVar[int]
     protocol: Version
     bundle: int
     request: int
@@ -91,10 +101,11 @@ class InferRequest(_message.Message):
     exits: _containers.RepeatedCompositeFieldContainer[ExitCheck]
     left_ms: float
     seed: int
-    def __init__(self, protocol: _Optional[_Union[Version, _Mapping]] = ..., bundle: _Optional[int] = ..., request: _Optional[int] = ..., device: _Optional[int] = ..., split: _Optional[int] = ..., codec: _Optional[str] = ..., payload: _Optional[bytes] = ..., exits: _Optional[_Iterable[_Union[ExitCheck, _Mapping]]] = ..., left_ms: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+    timed: bool
+    def __init__(self, protocol: _Optional[_Union[Version, _Mapping]] = ..., bundle: _Optional[int] = ..., request: _Optional[int] = ..., device: _Optional[int] = ..., split: _Optional[int] = ..., codec: _Optional[str] = ..., payload: _Optional[bytes] = ..., exits: _Optional[_Iterable[_Union[ExitCheck, _Mapping]]] = ..., left_ms: _Optional[float] = ..., seed: _Optional[int] = ..., timed: bool = ...) -> None: ...
 
 class InferReply(_message.Message):
-    __slots__ = ("request", "exit", "prediction", "logits", "wait_s", "compute_s", "queue_length", "bundle")
+    __slots__ = ("request", "exit", "prediction", "logits", "wait_s", "compute_s", "queue_length", "bundle", "parts_s")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     EXIT_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +114,7 @@ class InferReply(_message.Message):
     COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    PARTS_S_FIELD_NUMBER: _ClassVar[int]
     request: int
     exit: int
     prediction: int
@@ -111,4 +123,5 @@ class InferReply(_message.Message):
     compute_s: float
     queue_length: int
     bundle: int
-    def __init__(self, request: _Optional[int] = ..., exit: _Optional[int] = ..., prediction: _Optional[int] = ..., logits: _Optional[bytes] = ..., wait_s: _Optional[float] = ..., compute_s: _Optional[float] = ..., queue_length: _Optional[int] = ..., bundle: _Optional[int] = ...) -> None: ...
+    parts_s: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, request: _Optional[int] = ..., exit: _Optional[int] = ..., prediction: _Optional[int] = ..., logits: _Optional[bytes] = ..., wait_s: _Optional[float] = ..., compute_s: _Optional[float] = ..., queue_length: _Optional[int] = ..., bundle: _Optional[int] = ..., parts_s: _Optional[_Iterable[float]] = ...) -> None: ...

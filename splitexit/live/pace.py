@@ -97,13 +97,17 @@ class Pace:
 
     Args:
         start_s: when the job began, on time.monotonic().
+
+    parts_s   what every part took
     """
 
     def __init__(self, start_s: float) -> None:
         self._start_s = start_s
+        self.parts_s: list[float] = []
 
     def did(self, seconds: Callable[[Times], float]) -> None:
         """A part is done; `seconds` picks what it takes from drawn times."""
+        self.parts_s.append(self.elapsed_s - sum(self.parts_s))
 
     @property
     def elapsed_s(self) -> float:
@@ -123,7 +127,8 @@ class Counted(Pace):
         self._times, self._drawn_s = times, 0.0
 
     def did(self, seconds: Callable[[Times], float]) -> None:
-        self._drawn_s += seconds(self._times)
+        self.parts_s.append(seconds(self._times))
+        self._drawn_s += self.parts_s[-1]
 
     @property
     def elapsed_s(self) -> float:

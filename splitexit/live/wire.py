@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from splitexit.decision import ExitCheck
 from splitexit.live import edge_pb2
 
-PROTOCOL = (1, 0)
+PROTOCOL = (1, 1)
 SERVICE: str = edge_pb2.DESCRIPTOR.services_by_name["Edge"].full_name
 DESCRIBE, INFER = f"/{SERVICE}/Describe", f"/{SERVICE}/Infer"
 
@@ -55,7 +55,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What an edge serves (see edge.proto)."""
+    """What an edge serves (see edge.proto); `machine` is empty from one that speaks 1.0."""
 
     protocol: tuple[int, int]
     bundle: str
@@ -66,11 +66,16 @@ class Description:
     splits: tuple[Split, ...]
     max_request_bytes: int
     hardware: str
+    machine: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One request to the edge (see edge.proto); `left_s` is how much longer the device waits."""
+    """One request to the edge (see edge.proto).
+
+    left_s  how much longer the device waits
+    timed   whether the reply is to say what every part took
+    """
 
     request: int
     device: int
@@ -82,11 +87,15 @@ class Query:
     bundle: int
     seed: int = 0
     protocol: tuple[int, int] = PROTOCOL
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The edge's answer: logits (num_classes,) float32 of the exit that answered, and what it took."""
+    """The edge's answer: logits (num_classes,) float32 of the exit that answered, and what it took.
+
+    `parts_s`, where asked for: seconds of decoding, then of every stage and head in the order they ran.
+    """
 
     request: int
     exit: int
@@ -96,6 +105,7 @@ class Result:
     compute_s: float
     queue_length: int
     bundle: int
+    parts_s: tuple[float, ...] = ()
 
 
 def bundle_tag(digests: Mapping[str, str]) -> int:
@@ -146,6 +156,7 @@ def pack_description(description: Description) -> bytes:
         splits=[edge_pb2.Split(split=s.split, shape=s.shape, codecs=s.codecs) for s in description.splits],
         max_request_bytes=description.max_request_bytes,
         hardware=description.hardware,
+        machine=dict(description.machine),
     )
     packed: bytes = message.SerializeToString()
     return packed
@@ -164,6 +175,7 @@ def parse_description(body: bytes) -> Description:
         splits=tuple(Split(s.split, tuple(s.shape), tuple(s.codecs)) for s in m.splits),
         max_request_bytes=m.max_request_bytes,
         hardware=m.hardware,
+        machine=dict(m.machine),
     )
 
 
@@ -180,6 +192,7 @@ def pack_query(query: Query) -> bytes:
         exits=[edge_pb2.ExitCheck(exit=c.exit, rule=c.rule, threshold=c.threshold) for c in query.exits],
         left_ms=1e3 * query.left_s,
         seed=query.seed,
+        timed=query.timed,
     )
     packed: bytes = message.SerializeToString()
     return packed
@@ -201,6 +214,7 @@ def parse_query(body: bytes) -> Query:
         bundle=m.bundle,
         seed=m.seed,
         protocol=(m.protocol.major, m.protocol.minor),
+        timed=m.timed,
     )
 
 
@@ -215,17 +229,21 @@ def pack_result(result: Result) -> bytes:
         compute_s=result.compute_s,
         queue_length=result.queue_length,
         bundle=result.bundle,
+        parts_s=result.parts_s,
     )
     packed: bytes = message.SerializeToString()
     return packed
 
 
 def parse_result(body: bytes) -> Result:
-    """The content of an InferReply; refuses logits that are not whole, finite numbers of float32."""
+    """The content of an InferReply; refuses logits that are not whole, finite numbers of float32, and odd seconds."""
     m = _parse(edge_pb2.InferReply, body)
     if len(m.logits) % 4:
         raise Refused(Status.INVALID_ARGUMENT, f"{len(m.logits)} bytes of logits are not a number of float32")
     logits = np.frombuffer(m.logits, dtype="<f4").astype(np.float32, copy=False)
     if not np.isfinite(logits).all():
         raise Refused(Status.INVALID_ARGUMENT, "logits must be finite numbers")
-    return Result(m.request, m.exit, m.prediction, logits, m.wait_s, m.compute_s, m.queue_length, m.bundle)
+    parts_s = tuple(m.parts_s)
+    if not all(math.isfinite(seconds) and seconds >= 0.0 for seconds in parts_s):
+        raise Refused(Status.INVALID_ARGUMENT, "parts_s must be seconds")
+    return Result(m.request, m.exit, m.prediction, logits, m.wait_s, m.compute_s, m.queue_length, m.bundle, parts_s)
