@@ -5,6 +5,7 @@ manifest.json      command, seeds, versions, digests, host, rows_sha256
 requests.parquet   one row per request (splitexit.results.Completion), with policy and seed
 requests.csv       the same, where asked for
 summary.json       the document that --json prints
+calibration.json   of a live run: what this machine takes, by which paced processes and the simulator go
 
 Where many points were run, points.parquet and points.csv hold one line for each instead of the requests; with
 --no-rows there is neither.
@@ -45,10 +46,16 @@ def new_folder(out: Path | None, name: str) -> Path:
 
 
 def write(
-    folder: Path, experiment: Experiment, rows: pa.Table, summary: Mapping[str, Any], seeds: list[int], csv: bool
+    folder: Path,
+    experiment: Experiment,
+    rows: pa.Table,
+    summary: Mapping[str, Any],
+    seeds: list[int],
+    csv: bool,
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes the files listed above and returns the manifest."""
-    made = manifest(experiment, seeds) | {"rows": len(rows), "rows_sha256": rows_sha256(rows)}
+    """Writes the files listed above and returns the manifest, which holds the `facts` too."""
+    made = manifest(experiment, seeds) | {"rows": len(rows), "rows_sha256": rows_sha256(rows), **(facts or {})}
     pq.write_table(rows, folder / "requests.parquet", compression="zstd")
     if csv:
         pyarrow.csv.write_csv(rows, folder / "requests.csv")
