@@ -120,6 +120,12 @@ class Link(ABC):
         """
         return self._twin() if self.jitter_ms else self
 
+    def bare(self) -> Self:
+        """The same link without its transport, for packets that are whole as they come."""
+        twin = self._twin()
+        twin.transport, twin.plain = "none", not self.jitter_ms
+        return twin
+
     def _twin(self) -> Self:
         """A shallow copy; several times faster than copy.copy, and the oracle makes one per candidate."""
         twin = object.__new__(type(self))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import fsum
 from typing import Any
 
@@ -47,7 +48,7 @@ class Spans:
 
     def __init__(self, rng: np.random.Generator, draw: Draw) -> None:
         self._starts_s, self._totals = [0.0], list[float]()
-        self._blocks = Blocks(rng, lambda block_rng, number: _block(*draw(block_rng, number)))
+        self._blocks = Blocks(rng, partial(_drawn, draw))  # travels between processes, as a lambda would not
 
     def finish_s(self, start_s: float, size_bytes: float) -> float:
         """The earliest time at which the integral of the rate from the start is the size."""
@@ -82,6 +83,7 @@ class Spans:
             self._totals.append(before.sent_bytes[-1])
 
 
-def _block(lengths_s: Floats, rates: Floats) -> _Block:
+def _drawn(draw: Draw, rng: np.random.Generator, number: int) -> _Block:
+    lengths_s, rates = draw(rng, number)
     edges, sent = (np.concatenate(([0.0], np.cumsum(part))).tolist() for part in (lengths_s, lengths_s * rates))
     return _Block(edges, sent, rates.tolist())
