@@ -96,22 +96,37 @@ def downtimes_of(scenario: Scenario) -> tuple[Downtime, ...]:
     return tuple(sorted(found, key=lambda down: (down.start_s, down.servers)))
 
 
-def require_single(scenario: Scenario) -> None:
-    """Raises UsageError, naming the key, where a scenario needs what the live system cannot do yet.
-
-    Several devices are no such thing: each is a process of its own.
-    """
+def require_live(scenario: Scenario) -> None:
+    """Raises UsageError, naming the key, where a scenario needs what the live system cannot do yet."""
     for key in _simulated_only(scenario):
         raise UsageError(f"{scenario.file}: {key}: only the simulator can do that yet; try `splitexit simulate`")
 
 
 def _simulated_only(scenario: Scenario) -> Iterator[str]:
+    if scenario.edge.servers > 1:
+        yield "edge.servers"
+    if scenario.cloud is not None:
+        yield "cloud"
+    for label, point in scenario.access_points.items():
+        if point.sharing == "processor":
+            yield f"access_points.{label}.sharing"
+
+
+def require_single(scenario: Scenario) -> None:
+    """Raises UsageError, naming the key, where a scenario needs more than processes that are started one by one can do.
+
+    Several devices are no such thing: each is a process of its own.
+    """
+    for key in _together_only(scenario):
+        raise UsageError(f"{scenario.file}: {key}: needs all processes together; try `splitexit live`")
+
+
+def _together_only(scenario: Scenario) -> Iterator[str]:
+    yield from _simulated_only(scenario)
     used = {
         "groups": scenario.groups,
         "devices.access_point": scenario.devices.access_point,
-        "edge.servers": scenario.edge.servers > 1,
         "edge.batching": scenario.edge.batching,
-        "cloud": scenario.cloud,
         "events": scenario.events,
     }
-    return (key for key, value in used.items() if value)
+    yield from (key for key, value in used.items() if value)

@@ -228,7 +228,7 @@ def test_closing_ends_everything_at_once() -> None:
 
 
 def test_offering_to_a_closed_direction_loses_the_bytes() -> None:
-    direction = Direction(Fifo(Constant(mbps=1)), time.monotonic)
+    direction = Direction()
     direction.close()
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -61,12 +61,12 @@ def device(
     folder = new_folder(out, settings.name)
     console.print(f"device {number}: {settings.requests} requests with policy {label}, edge {address}")
     rows: list[Completion] = []
-    station = Station.open(settings, data)
+    station = Station.open(settings, data, device=number)
     with station.connect(address, console.print) as client:
         late = 0
         try:
             with live_output.progress(console, settings.requests, rows) as sink:
-                late = station.run(label, chosen, client, sink, number)
+                late = station.run(label, chosen, client, sink)
         except KeyboardInterrupt:
             console.print(f"interrupted: {len(rows)} of {settings.requests} requests were answered, and are kept")
     live_output.write(station.experiment, label, chosen, rows, late, folder, json)

@@ -106,9 +106,9 @@ class WallTimeline(Timeline):
         self._inbox: queue.SimpleQueue[tuple[float, Act]] = queue.SimpleQueue()
         self.begin()
 
-    def begin(self) -> None:
-        """Now is time zero."""
-        self._origin_s = time.monotonic()
+    def begin(self, origin_s: float | None = None) -> None:
+        """Time zero is `origin_s` on time.monotonic(), which all processes of a machine share; by default now."""
+        self._origin_s = time.monotonic() if origin_s is None else origin_s
 
     def now(self) -> float:
         return time.monotonic() - self._origin_s

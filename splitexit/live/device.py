@@ -81,28 +81,39 @@ class DeviceRuntime:
             raise UsageError(f"policy {policy!r} decides with the truth, which no device knows: only simulate it")
         self._workload = experiment.workload(seed, device, requests)
         self._times = experiment.device_times(seed, device)
-        self._pipeline = experiment.scenario.devices.pipeline
+        self._pipeline = experiment.group(device).config.pipeline
         self._framing_bytes = experiment.edge_calibration.rpc.uplink_overhead_bytes
         self._model, self._images, self._cpu, self._transport, self._sink = model, images, cpu, transport, sink
         self._seed, self._tag = seed, bundle_tag(model.digests)
         self._sense = Sense(self._decider.setting.link, self._decider.policy.reads)
-        self._next = self._answered = 0
+        self._next = 0
         self._loop_s: float | None = 0.0  # closed loop: when the next request arrives; None while it cannot
         self._awaited: dict[int, Task] = {}
         self._resumed: deque[Task] = deque()
+        self._stopped = False
         self.late = 0
 
     def run(self) -> None:
-        """Until every request is answered."""
-        while self._answered < len(self._workload):
+        """Until no request is left, or `stop`."""
+        while not self._stopped:
             if self._resumed:
                 self._work(self._resumed.popleft())
-            else:
-                self._take_up_next()
+                continue
+            arrival_s = self._workload.next_arrival_s(self._next, self._loop_s)
+            if arrival_s is None and not self._awaited:  # all are answered, or the device has left for good
+                break
+            self._take_up(arrival_s)
 
-    def _take_up_next(self) -> None:
-        """Waits for the next arrival, or until something else happens."""
-        timeline, arrival_s = self._cpu.timeline, self._workload.next_arrival_s(self._next, self._loop_s)
+    def stop(self) -> None:
+        """Ends `run` as soon as it waits; may be called from any thread."""
+        self._cpu.timeline.post(0.0, self._stop)
+
+    def _stop(self, at_s: float) -> None:
+        self._stopped = True
+
+    def _take_up(self, arrival_s: float | None) -> None:
+        """Waits for that arrival, or until something else happens."""
+        timeline = self._cpu.timeline
         if arrival_s is None or (self._awaited and not self._pipeline):
             timeline.step(math.inf)
         elif not timeline.step(max(arrival_s, timeline.now())):
@@ -208,5 +219,4 @@ class DeviceRuntime:
         self._decider.learn(answer, row.response_s)
         if self._workload.arrival_s is None:
             self._loop_s = done_s + self._workload.think_s
-        self._answered += 1
         self._sink(row)
