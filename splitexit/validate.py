@@ -57,6 +57,10 @@ BAND_SEEDS = 39
 probability of 38/40 = 95 %, whatever the distribution."""
 
 
+TAILS = (round((1.0 - CONFIDENCE) / 2.0, 9), round((1.0 + CONFIDENCE) / 2.0, 9))
+"""Probabilities at both ends of a band; rounded, so that ranks among BAND_SEEDS are whole numbers."""
+
+
 def figures(summariser: Summariser, run: Run) -> dict[str, float]:
     """The METRICS of one run behind the warm-up; NaN where nothing of the kind happened."""
     rows, summary = summariser.counted(run.table), run.summary
@@ -120,8 +124,7 @@ class Judgement:
     @cached_property
     def band(self) -> tuple[float, float]:
         """What encloses the next run with a probability of CONFIDENCE: quantiles at ranks of n + 1, so no narrower."""
-        tail = (1.0 - CONFIDENCE) / 2.0
-        low, high = np.quantile(self.others, (tail, 1.0 - tail), method="weibull")
+        low, high = np.quantile(self.others, TAILS, method="weibull")
         return float(low), float(high)
 
     @property

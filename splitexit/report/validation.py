@@ -17,7 +17,7 @@ from splitexit.report.tables import Column, fitting_table
 from splitexit.results import column
 from splitexit.stats import CONFIDENCE
 from splitexit.summary import Summariser
-from splitexit.validate import MS, SHARE, Judgement, Validation
+from splitexit.validate import MS, SHARE, TAILS, Judgement, Validation
 
 Array = np.ndarray[Any, Any]
 
@@ -94,8 +94,8 @@ def draw(validation: Validation, path: Path) -> None:
     summariser = Summariser(validation.measured.experiment)
     levels = np.linspace(0.0, 1.0, 401)
     band = np.array([np.quantile(_responses(summariser, run), levels) for run in validation.band])
-    low, high = np.quantile(band, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2), axis=0, method="weibull")
-    axes.fill_betweenx(levels, low, high, color=COLOURS[0], alpha=0.15, linewidth=0, label="simulated, other seeds")
+    low, high = np.quantile(band, TAILS, axis=0, method="weibull")
+    axes.fill_betweenx(levels, low, high, color=COLOURS[0], alpha=0.15, linewidth=0, label=f"simulated, {CONFIDENCE:.0%} of other seeds")
     simulated = _responses(summariser, validation.simulated)
     axes.step(*_steps(simulated), where="post", color=COLOURS[0], linewidth=2.2, label="simulated")
     measured = [_responses(summariser, run) for run in validation.measured.runs]
@@ -125,4 +125,4 @@ def _title(validation: Validation) -> str:
     errors = ", ".join(f"{name} {validation.judgements[name].error:+.1f} %" for name in ("mean", "p50", "p95", "p99"))
     run = validation.simulated
     name, network = validation.experiment.scenario.name, validation.measured.network
-    return f"{name}, {run.policy}, network {network}: simulated against measured {errors}"
+    return f"{name}: {run.policy}, seed {run.seed}, network {network}\nerror of the simulation: {errors}"
