@@ -84,7 +84,7 @@ class Line(Generic[W]):
         """A job comes, while somebody waits for it; False if it finds no room."""
         self.waiting.append(job)
         self.dispatch(now_s)
-        if self._room is None or len(self.waiting) <= self._room or self.waiting[-1] is not job:
+        if self._room is None or self.length(now_s) <= self._room or self.waiting[-1] is not job:
             return True
         self.waiting.pop()
         return False
