@@ -21,7 +21,7 @@ from splitexit.calibration import Calibration, ServiceTimes
 from splitexit.decision import LinkEstimate, Setting
 from splitexit.errors import ArtifactError, InputError, PolicyError
 from splitexit.fleet import Cell, Downtime, Group, cells_of, downtimes_of, groups_of
-from splitexit.hardware import named
+from splitexit.hardware import calibration_on
 from splitexit.inference import Decider
 from splitexit.links import Fifo, Link
 from splitexit.links.modulated import Modulated, Window
@@ -76,6 +76,11 @@ class Experiment:
     def misfits(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Keys that do not fit the bundle or the links, each with what is wrong."""
         scenario = self.scenario
+        for path, hardware in scenario.machines():
+            try:
+                self._on(hardware)
+            except ArtifactError as error:
+                yield path, str(error)
         if (cloud := scenario.cloud) is not None and (what := self._cloud_misfit(cloud)):
             yield ("cloud", "split"), what
         for label, point in scenario.access_points.items():
@@ -165,7 +170,7 @@ class Experiment:
     def _on(self, hardware: str) -> Calibration:
         known = self._calibrations
         if hardware not in known:
-            known[hardware] = named(hardware).calibrate(self.spec, self.host)
+            known[hardware] = calibration_on(hardware, self.spec, self.host)
         return known[hardware]
 
     def device_calibration(self, group: Group | None = None) -> Calibration:

@@ -32,6 +32,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,12 @@ import numpy as np
 from splitexit.bundle import ModelSpec
 from splitexit.calibration import Calibration, Distribution
 from splitexit.errors import UnknownNameError
+
+HOST = "host"
+"""The name of the machine that the bundle's calibration was measured on."""
+
+FILE_SUFFIX = ".json"
+"""What ends so names no machine, but a calibration file of one."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +196,18 @@ class Hardware:
 def names() -> list[str]:
     """The named machines."""
     return list(_TABLE)
+
+
+def calibration_on(hardware: str, spec: ModelSpec, host: Calibration) -> Calibration:
+    """What `spec` costs on what a scenario calls so: `host`, a named machine, or the path of a calibration.json.
+
+    Raises UnknownNameError, or ArtifactError where a file or `host` does not fit the model.
+    """
+    if hardware == HOST:
+        return host
+    if hardware.endswith(FILE_SUFFIX):
+        return Calibration.load(Path(hardware), spec)
+    return named(hardware).calibrate(spec, host)
 
 
 def named(name: str) -> Hardware:

@@ -65,7 +65,9 @@ def test_required_keys() -> None:
 def test_ranges_and_names_are_in_the_schema() -> None:
     assert field("requests")["exclusiveMinimum"] == 0
     assert field("devices.deadline_ms")["exclusiveMinimum"] == 0
-    assert field("devices.hardware")["enum"] == ["host", *hardware.names()]
+    names, file = field("devices.hardware")["anyOf"]
+    assert names == {"enum": ["host", *hardware.names()]}
+    assert (file["format"], file["pattern"]) == ("path", r"\.json$")
     assert field("devices.arrivals")["default"] == {"name": "poisson", "rate_hz": 4.0}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,6 +33,7 @@ from splitexit.scenario.explain import Hints
 from splitexit.scenario.sections import (
     AccessPoint,
     Batching,
+    CalibrationFile,
     Cloud,
     Devices,
     Downlink,
@@ -173,6 +174,14 @@ class Scenario(Section):
                 raise UnknownNameError("policy", label, names) from error
             raise InputError(f"policy {label!r}: {error.errors()[0]['msg']}; give it under `policies:`") from error
 
+    def machines(self) -> Iterator[tuple[Keys, str]]:
+        """What computes, and the key that says so."""
+        for label, group in self.fleet.items():
+            yield (("groups", label) if self.groups else ("devices",)) + ("hardware",), group.hardware
+        yield ("edge", "hardware"), self.edge.hardware
+        if self.cloud is not None:
+            yield ("cloud", "hardware"), self.cloud.hardware
+
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, paths absolute: read from any folder, it gives an equal scenario."""
         content: dict[str, Any] = _plain(self, str)
@@ -238,8 +247,8 @@ def _needs(name: str) -> bool:
 def _plain(value: Any, of_path: Callable[[Path], str]) -> Any:
     """Dicts, lists and scalars, with paths as `of_path` writes them."""
     match value:
-        case Path():
-            return of_path(value)
+        case Path() | CalibrationFile():
+            return of_path(Path(value))
         case Spec():
             return _plain(value.plain(), of_path)
         case BaseModel() | Mapping():

@@ -13,13 +13,14 @@ from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationInfo
 
 from splitexit import hardware
+from splitexit.calibration import Calibration
 from splitexit.energy import radio_names
-from splitexit.errors import did_you_mean
+from splitexit.errors import ArtifactError, did_you_mean
 from splitexit.scenario.explain import problem
 from splitexit.scenario.scalars import shown
 from splitexit.scenario.spec import DOWNWARD, UPWARD, Spec, Zoo
 
-HOST = "host"
+HOST = hardware.HOST
 """The hardware name of the machine that the bundle's calibration was measured on."""
 
 MAX_DEVICES = 100_000
@@ -31,10 +32,27 @@ def _path(value: Any, info: ValidationInfo) -> Any:
     return info.context["folders"].resolve(value) if isinstance(value, str) else value
 
 
-def _known_hardware(name: str) -> str:
+class CalibrationFile(str):
+    """The absolute path of a calibration.json, where the name of a machine may stand."""
+
+
+def _known_hardware(name: str, info: ValidationInfo) -> str:
+    if name.endswith(hardware.FILE_SUFFIX):
+        path = _path(name, info)
+        try:
+            Calibration.load(path)
+        except ArtifactError as error:
+            raise problem(str(error)) from error
+        return CalibrationFile(path)
     if name not in (known := [HOST, *hardware.names()]):
         raise problem(f"unknown hardware {shown(name)}{did_you_mean(name, known)}")
     return name
+
+
+def _describe_hardware(schema: dict[str, Any]) -> None:
+    """A machine's name or a path; both are text."""
+    file = {"type": schema.pop("type"), "format": "path", "pattern": rf"\{hardware.FILE_SUFFIX}$"}
+    schema["anyOf"] = [{"enum": [HOST, *hardware.names()]}, file]
 
 
 def _known_label(label: str) -> str:
@@ -61,7 +79,7 @@ RelativePath = Annotated[Path, BeforeValidator(_path)]
 Hardware = Annotated[
     Text,
     AfterValidator(_known_hardware),
-    Field(json_schema_extra=lambda schema: schema.update(enum=[HOST, *hardware.names()])),
+    Field(json_schema_extra=_describe_hardware),
 ]
 Radio = Annotated[
     Text, AfterValidator(_known_radio), Field(json_schema_extra=lambda schema: schema.update(enum=radio_names()))
@@ -96,8 +114,9 @@ class Devices(Section):
     count: Annotated[Whole, Gt(0), Le(MAX_DEVICES)] = 1
     """How many there are."""
     hardware: Hardware = HOST
-    """What they compute on: a machine whose times are derived from published ones, or `host`, the machine that the
-    bundle was calibrated on."""
+    """What they compute on: a machine whose times are derived from published ones; `host`, the machine that the
+    bundle was calibrated on; or the calibration.json of a machine of yours, which `splitexit calibrate --out` or
+    `--edge` wrote."""
     arrivals: Annotated[Spec, Zoo("arrivals")] = _by_default(Spec("arrivals", "poisson", {"rate_hz": 4.0}))
     """When requests come to one device. Default: Poisson, the usual model of independent requests, 4 per second."""
     policy: Annotated[Spec, Zoo("policy", labels=True)] = _by_default(Spec("policy", "local", {}))
