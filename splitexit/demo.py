@@ -1,18 +1,13 @@
-"""The main job in one go: a device and an edge in two processes, a shaped link between them, then the simulation.
+"""The main job in one go: devices and an edge in processes, shaped links between them, then the simulation.
 
-This process is the device. It measures what the model costs on this machine, starts `splitexit serve` and
-`splitexit link`, classifies the bundle's sample images under one policy after the other, and then simulates the
-same requests. Both worlds share arrivals, samples, service times and policy objects.
+It measures what the model costs on this machine, starts a `splitexit.live.deployment`, has the devices classify the
+bundle's sample images under one policy after the other, and then simulates the same requests. Both worlds share
+arrivals, samples, service times and policy objects.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,15 +17,13 @@ import pyarrow as pa
 
 from splitexit.bundle import Bundle
 from splitexit.compare import Run, as_run, run_once
-from splitexit.errors import EdgeUnavailableError, InputError, UsageError
+from splitexit.errors import ProcessError
 from splitexit.experiment import Experiment
-from splitexit.fleet import require_single
-from splitexit.live.address import Address
-from splitexit.live.client import EdgeClient
+from splitexit.fleet import require_live
+from splitexit.live.deployment import Deployment
 from splitexit.live.host import calibrate_host
-from splitexit.live.run import Station
 from splitexit.policies import OmniscientPolicy
-from splitexit.results import Completion, column, to_table
+from splitexit.results import column, to_table
 from splitexit.scenario import Scenario
 
 Say = Callable[[str], None]
@@ -44,8 +37,7 @@ class Demonstration:
     seed: int
     measured: dict[str, Run]
     simulated: dict[str, Run]
-    device_pid: int
-    edge_pid: int
+    pids: Mapping[str, int]
     interrupted: bool = False
 
     @cached_property
@@ -72,8 +64,9 @@ class Demonstration:
         return {
             "scenario": self.experiment.scenario.name,
             "seed": self.seed,
-            "device_pid": self.device_pid,
-            "edge_pid": self.edge_pid,
+            "device_pid": self.pids["device 0"],
+            "edge_pid": self.pids["edge"],
+            "pids": dict(self.pids),
             "policies": self.lines,
         }
 
@@ -104,40 +97,34 @@ def demonstrate(scenario: Scenario, folder: Path, seconds: float, requests: int 
 
     Raises:
         InputError: the scenario, its bundle or its samples do not fit.
-        EdgeUnavailableError: a process did not start.
+        ProcessError: a process did not start, or ended before its time.
     """
-    require_single(scenario)
-    if scenario.devices.count != 1:
-        raise UsageError(f"the demo runs one device, the scenario has devices.count {scenario.devices.count}")
+    require_live(scenario)
     policies, seed = live_policies(scenario), scenario.seed
     say("measuring what the model costs on this machine")
     host = calibrate_host(Bundle.open(scenario.bundle))
     host.save(folder / "calibration.json")
-    station = Station.open(scenario, host=host)
-    count = requests or _affordable(station.experiment, policies, seed, seconds)
-    with ExitStack() as processes:
-        edge, edge_pid = processes.enter_context(_serving(scenario, say))
-        link, _ = processes.enter_context(_process("link", _link_arguments(scenario, edge), say))
-        client = station.connect(Address.parse(link, "link"), say)
-        processes.callback(client.close)
-        measured = _measure(station, policies, seed, client, count, say)
+    with Deployment.open(scenario, host=host, say=say) as deployment:
+        experiment, pids = deployment.experiment, dict(deployment.pids)
+        count = requests or _affordable(experiment, policies, seed, seconds)
+        measured = _measure(deployment, policies, seed, count, say)
     say("simulating the same requests")
-    simulated = {policy: run_once(station.experiment, policy, seed, count) for policy in measured}
-    interrupted = len(measured) < len(policies)
-    return Demonstration(station.experiment, seed, measured, simulated, os.getpid(), edge_pid, interrupted)
+    simulated = {policy: run_once(experiment, policy, seed, count) for policy in measured}
+    return Demonstration(experiment, seed, measured, simulated, pids, len(measured) < len(policies))
 
 
-def _measure(
-    station: Station, policies: Sequence[str], seed: int, client: EdgeClient, count: int, say: Say
-) -> dict[str, Run]:
+def _measure(deployment: Deployment, policies: Sequence[str], seed: int, count: int, say: Say) -> dict[str, Run]:
     """The live runs; Ctrl-C ends them, and what was measured till then is kept if it is anything."""
     measured: dict[str, Run] = {}
     try:
         for policy in policies:
             say(f"live: {policy}, {count} images")
-            rows: list[Completion] = []
-            station.run(policy, seed, client, rows.append, requests=count)
-            measured[policy] = as_run(station.experiment, policy, seed, to_table(rows))
+            live = deployment.run(policy, seed, count)
+            if live.interrupted:
+                raise KeyboardInterrupt
+            if live.failed:
+                raise ProcessError("; ".join(live.failed.values()))
+            measured[policy] = as_run(deployment.experiment, policy, seed, to_table(live.rows))
     except KeyboardInterrupt:
         if not measured:
             raise
@@ -146,48 +133,7 @@ def _measure(
 
 
 def _affordable(experiment: Experiment, policies: Sequence[str], seed: int, seconds: float) -> int:
-    """How many requests per policy fit into the time, by a short simulation."""
+    """How many requests per device and policy fit into the time, by a short simulation."""
     probe = 30
     spans = [column(run_once(experiment, policy, seed, probe).table, "done_s").max() for policy in policies]
     return max(10, min(experiment.scenario.requests, int(probe * seconds / sum(spans))))
-
-
-def _serving(scenario: Scenario, say: Say) -> Any:
-    edge = scenario.edge
-    arguments = ["serve", str(scenario.bundle), "--listen", "127.0.0.1:0"]
-    arguments += [] if edge.queue is None else ["--queue", str(edge.queue)]
-    return _process("edge", [*arguments, "--workers", str(edge.workers), "--hardware", edge.hardware], say)
-
-
-def _link_arguments(scenario: Scenario, edge: str) -> list[str]:
-    return ["link", "--to", edge, "--scenario", str(scenario.file), "--seed", str(scenario.seed)]
-
-
-@contextmanager
-def _process(what: str, arguments: Sequence[str], say: Say) -> Iterator[tuple[str, int]]:
-    """A splitexit command that runs until the context ends; gives the address it announced, and its pid."""
-    say(f"starting the {what}: splitexit {' '.join(arguments)}")
-    command = [sys.executable, "-m", "splitexit", *arguments, "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield _announced(what, process), process.pid
-    finally:
-        process.terminate()
-        try:
-            process.communicate(timeout=3)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-
-
-def _announced(what: str, process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        _, errors = process.communicate()
-        why = " ".join(errors.split()) or "it ended without a word"
-        raise EdgeUnavailableError(f"the {what} did not start: {why}")
-    try:
-        return str(json.loads(line)["address"])
-    except (ValueError, KeyError) as error:
-        raise InputError(f"the {what} said {line!r}, not its address") from error

@@ -46,7 +46,7 @@ def test_it_measures_and_simulates_every_policy(
     out = tmp_path / "demo"
     assert run(["demo", str(scenario), "--requests", "12", "--json", "--out", str(out)]) == 0
     document = json.loads(capfd.readouterr().out)
-    assert document["device_pid"] == os.getpid() != document["edge_pid"]
+    assert len({os.getpid(), document["device_pid"], document["edge_pid"]}) == 3
     for policy in ("local", "image"):
         line = document["policies"][policy]
         real, model = line["measured_ms"], line["simulated_ms"]

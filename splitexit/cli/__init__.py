@@ -16,7 +16,21 @@ import typer
 from typer.core import TyperGroup
 
 from splitexit import __version__
-from splitexit.cli import capacity, curve, demo, device, link, models, scenario, serve, simulate, sweep, validate
+from splitexit.cli import (
+    capacity,
+    curve,
+    demo,
+    device,
+    link,
+    live,
+    models,
+    replay,
+    scenario,
+    serve,
+    simulate,
+    sweep,
+    validate,
+)
 from splitexit.errors import INTERRUPTED, SplitexitError, one_line
 
 FAILED, WRONG = 1, 2
@@ -70,7 +84,7 @@ def _options(
     """Decide where a neural network should run: on the device, on the edge, or split between them."""
 
 
-for part in (demo, simulate, validate, capacity, sweep, serve, device, link, scenario, models, curve):
+for part in (demo, simulate, validate, replay, capacity, sweep, live, serve, device, link, scenario, models, curve):
     part.register(app)
 
 

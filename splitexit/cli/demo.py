@@ -18,7 +18,7 @@ QUICKSTART = Path("scenarios") / "quickstart.yaml"
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application."""
-    app.command(help="Run a device and an edge for real, then simulate the same, and compare.")(demo)
+    app.command(help="Run devices and an edge for real, then simulate the same, and compare.")(demo)
 
 
 def demo(
@@ -81,17 +81,23 @@ def _show(shown: Demonstration) -> None:
     from splitexit.report.tables import DEMONSTRATION, fitting_table
 
     console = Console(highlight=False)
-    scenario = shown.experiment.scenario
+    scenario, groups = shown.experiment.scenario, shown.experiment.groups
     images = next(iter(shown.lines.values()))["requests"]
+    devices = [
+        f"device {group.config.hardware} (process {shown.pids[f'device {number}']})"
+        for group in groups
+        for number in group.devices
+    ]
     console.print(
-        f"\n{scenario.name}: device {scenario.devices.hardware} (process {shown.device_pid}), "
-        f"edge {scenario.edge.hardware} (process {shown.edge_pid}), {images} images for each policy"
+        f"\n{scenario.name}: {', '.join(devices)}, edge {scenario.edge.hardware} (process {shown.pids['edge']}), "
+        f"{images} images for each policy"
     )
     console.print(fitting_table("policy", DEMONSTRATION, shown.lines, console.width))
     late = max(line["overrun_rate"] for line in shown.lines.values())
     if late > OVERRUNS:
+        hardware = " or ".join(dict.fromkeys(group.config.hardware for group in groups))
         console.print(
-            f"up to {late:.0%} of a policy's requests ran slower here than on {scenario.devices.hardware}: "
+            f"up to {late:.0%} of a policy's requests ran slower here than on {hardware}: "
             "this machine is too slow or too busy to stand for it",
             style="red",
         )

@@ -61,11 +61,16 @@ def device(
     folder = new_folder(out, settings.name)
     console.print(f"device {number}: {settings.requests} requests with policy {label}, edge {address}")
     rows: list[Completion] = []
+    late = 0
     station = Station.open(settings, data, device=number)
     with station.connect(address, console.print) as client:
-        late = 0
         try:
-            with live_output.progress(console, settings.requests, rows) as sink:
+            with live_output.progress(console, settings.requests) as done:
+
+                def sink(row: Completion) -> None:
+                    rows.append(row)
+                    done(len(rows))
+
                 late = station.run(label, chosen, client, sink)
         except KeyboardInterrupt:
             console.print(f"interrupted: {len(rows)} of {settings.requests} requests were answered, and are kept")

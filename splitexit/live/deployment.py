@@ -173,7 +173,7 @@ class Deployment:
 
     def _prepare(self, policy: str, seed: int, requests: int | None) -> None:
         """Everything is there and warm."""
-        self._edges.prepare(sum(down.end_s < float("inf") for down in self.experiment.downtimes))
+        self._edges.prepare()
         for device in self._devices:
             device.tell("prepare", policy, seed, requests)
         for device in self._devices:

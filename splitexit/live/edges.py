@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from splitexit.experiment import HOST, Experiment
@@ -27,13 +28,28 @@ class Edges:
 
     def __init__(self, experiment: Experiment, place: Place, say: Say) -> None:
         self._experiment, self._place, self._say = experiment, place, say
-        self.present: Child | None = self._new()
         self._spares: list[Child] = []
+        self._loading: list[Child] = []
         self.address = place.address
+        config = experiment.scenario.edge
+        say(f"starting the edge: {config.hardware}, {config.workers} worker{'s' * (config.workers > 1)}")
+        self.present: Child | None = self._new()
+        self._have(self._replacements)
+
+    @property
+    def _replacements(self) -> int:
+        """How many a run needs."""
+        return sum(down.end_s < math.inf for down in self._experiment.downtimes)
+
+    def _have(self, spares: int) -> None:
+        """Starts as many as there are too few."""
+        missing = spares - len(self._spares) - len(self._loading)
+        if missing > 0:
+            self._say("starting what replaces the edge while it is down")
+            self._loading += [self._new() for _ in range(missing)]
 
     def _new(self) -> Child:
         experiment, config = self._experiment, self._experiment.scenario.edge
-        self._say(f"starting an edge: {config.hardware}, {config.workers} worker{'s' * (config.workers > 1)}")
         pairs = experiment.host.decode.keys() | experiment.recording.test.pairs.keys()
         calibration = None if config.hardware == HOST else experiment.edge_calibration
         order = EdgeOrder(experiment.bundle.path, config, tuple(sorted(pairs)), calibration, self._place.namespace)
@@ -50,13 +66,12 @@ class Edges:
         child.tell("listen", self.address)
         (self.address,) = child.expect("listening", say=self._say)
 
-    def prepare(self, replacements: int) -> None:
-        """Before a run: one listens, and so many wait with everything loaded."""
-        missing = replacements + (self.present is None) - len(self._spares)
-        new = [self._new() for _ in range(missing)]
-        for child in new:
-            child.expect("loaded", say=self._say)
-        self._spares += new
+    def prepare(self) -> None:
+        """Before a run: one listens, and as many as the run will need wait with everything loaded."""
+        self._have(self._replacements + (self.present is None))
+        while self._loading:
+            self._loading[0].expect("loaded", say=self._say)
+            self._spares.append(self._loading.pop(0))
         if self.present is None:
             self.replace()
 
@@ -74,5 +89,5 @@ class Edges:
 
     def close(self) -> None:
         """Ends all; may be called twice."""
-        for child in [*self._spares, *filter(None, [self.present])]:
+        for child in [*self._loading, *self._spares, *filter(None, [self.present])]:
             child.close()
