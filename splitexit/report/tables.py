@@ -48,6 +48,10 @@ LIVE: tuple[Column, ...] = (
     ("overruns", 1, lambda s: f"{s['overrun_rate']:.1%}"),
 )
 
+REPLAY: tuple[Column, ...] = tuple(
+    column for column in COMPARISON if column[0] not in ("shed", "per s", "bytes", "utility", "busiest", "verdict")
+)
+
 DEMONSTRATION: tuple[Column, ...] = (
     ("accuracy", 0, lambda s: f"{s['accuracy']:.1%}"),
     ("sent", 3, lambda s: f"{s['offload_rate']:.0%}"),
@@ -93,7 +97,7 @@ def comparison_table(comparison: Comparison, width: int) -> Table:
     baseline = comparison.policies[0]
     differences = comparison.differences(baseline)
     lines = {
-        policy: {**summary, "change": _change(differences[policy]["response_ms"])}
+        policy: {**summary, "change": signed(differences[policy]["response_ms"])}
         if policy in differences
         else {**summary, "change": "baseline"}
         for policy, summary in comparison.summaries.items()
@@ -180,6 +184,7 @@ def plain_table(first: str, *columns: str) -> Table:
     return table
 
 
-def _change(values: Mapping[str, Any]) -> str:
+def signed(values: Mapping[str, Any]) -> str:
+    """A difference with half of its interval, where that is known."""
     half = values["high"] - values["mean"]
     return f"{values['mean']:+.1f}" + ("" if math.isnan(half) else f" ±{half:.1f}")
