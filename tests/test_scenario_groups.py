@@ -10,7 +10,7 @@ import pytest
 
 from splitexit import cli
 from splitexit.errors import ScenarioError, UsageError
-from splitexit.fleet import require_single
+from splitexit.fleet import require_live, require_single
 from splitexit.scenario import OWN, Scenario, Spec, dump, load
 from splitexit.scenario.events import Burst, EdgeDown, Leave, Outage
 
@@ -277,20 +277,40 @@ SMALL = "bundle: b\nuplink: lte\ndownlink: lte\n"
         ("edge.queue=3", ""),
     ],
 )
-def test_what_the_live_system_cannot_do_yet_is_named(tmp_path: Path, override: str, key: str) -> None:
+def test_what_single_processes_cannot_do_is_named(tmp_path: Path, override: str, key: str) -> None:
     scenario = read(tmp_path, SMALL, [override])
     if not key:
         require_single(scenario)
         return
-    with pytest.raises(UsageError, match=rf"scenario.yaml: {key}: only the simulator can do that yet; try `splitexit"):
+    with pytest.raises(UsageError, match=rf"scenario.yaml: {key}: .*; try `splitexit (live|simulate)`"):
         require_single(scenario)
 
 
-@pytest.mark.parametrize("command", ["device", "link", "demo"])
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("groups.a.count=1", ""),
+        ("access_points={a: {}}", ""),
+        ("events=[{kind: outage, at_s: 1}]", ""),
+        ("edge.servers=2", "edge.servers"),
+        ("access_points={a: {sharing: processor}}", "access_points.a.sharing"),
+        ("cloud={split: 1, uplink: lte, downlink: lte}", "cloud"),
+    ],
+)
+def test_what_the_live_system_cannot_do_yet_is_named(tmp_path: Path, override: str, key: str) -> None:
+    scenario = read(tmp_path, SMALL, [override])
+    if not key:
+        require_live(scenario)
+        return
+    with pytest.raises(UsageError, match=rf"scenario.yaml: {key}: only the simulator can do that yet; try `splitexit"):
+        require_live(scenario)
+
+
+@pytest.mark.parametrize("command", ["device", "link"])
 def test_live_commands_refuse_it_in_one_line(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     read(tmp_path, SMALL.replace("b\n", "nowhere\n", 1) + "events: [{kind: outage, at_s: 1}]\n")
     path = str(tmp_path / "scenario.yaml")
     arguments = {"device": [path, "--edge", "127.0.0.1:1"], "link": ["--scenario", path, "--to", "127.0.0.1:1"]}
-    assert cli.run([command, *arguments.get(command, [path, "--out", str(tmp_path / "run")])]) == 2
+    assert cli.run([command, *arguments[command]]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"error: {path}: events: only the simulator can do that yet; try `splitexit simulate`"
+    assert line == f"error: {path}: events: needs all processes together; try `splitexit live`"
