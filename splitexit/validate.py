@@ -22,6 +22,7 @@ from splitexit.compare import Run, as_run, run_once
 from splitexit.corun import SharedCores, sharing_cores
 from splitexit.errors import ProcessError, UsageError
 from splitexit.experiment import Experiment
+from splitexit.fleet import require_live
 from splitexit.report.stored import LIVE, StoredRun
 from splitexit.results import LOCAL, column, to_table
 from splitexit.scenario import AccessPoint, Devices, Scenario, Spec
@@ -211,9 +212,13 @@ def measure_here(scenario: Scenario, policy: str, seed: int, network: str, repea
         InputError: the scenario, its bundle or the network do not fit.
         ProcessError: a process did not start, or ended before its time.
     """
-    from splitexit.live.deployment import Deployment
+    from splitexit.live.deployment import Deployment, check_policy
     from splitexit.live.host import calibrate_host
+    from splitexit.live.network import NETWORKS
 
+    require_live(scenario)
+    check_policy(scenario, policy)
+    NETWORKS.load(network).require()
     say("measuring what the model costs on this machine")
     host = calibrate_host(Bundle.open(scenario.bundle), network=network)
     with Deployment.open(scenario, host=host, network=network, say=say) as deployment:

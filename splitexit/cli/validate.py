@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitexit.cli.live_output import OVERRUNS
+from splitexit.cli.live import Kind
+from splitexit.cli.live_output import OVERRUNS, teller
 from splitexit.cli.simulate import Json, Out, Overrides, Requests, given, progress_bar
 from splitexit.errors import INTERRUPTED
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from splitexit.validate import Measured, Say, Validation
+    from splitexit.validate import Measured, Validation
 
 WRONG_BY_TOO_MUCH = 1
-
-NetworkName = Literal["proxy", "tun", "tbf"]
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +43,7 @@ def validate(
         int, typer.Option(min=20, help="Other seeds simulated for the band; 39 make one of 95 %.")
     ] = 39,
     network: Annotated[
-        NetworkName | None,
+        Kind | None,
         typer.Option(
             help="proxy: TCP proxies, anywhere; tun: real TCP through an emulated link, tbf: through the kernel's "
             "token bucket, both on Linux as root [default: proxy].",
@@ -77,7 +76,7 @@ def validate(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if against is None:
         settings = given(overrides, requests, None)
-        measured = _measure(scenario, settings, policy, seed, network or "proxy", repeat or 3, console)
+        measured = _measure(scenario, settings, policy, seed, network or Kind.PROXY, repeat or 3, console)
     else:
         for name, value in {
             "SCENARIO": scenario,
@@ -113,7 +112,7 @@ def _measure(
     settings: list[str],
     policy: str | None,
     seed: int | None,
-    network: str,
+    network: Kind,
     repeat: int,
     console: Console,
 ) -> Measured:
@@ -128,11 +127,7 @@ def _measure(
     read = load(scenario, settings)
     label = read.policy_label if policy is None else policy
     read.policy(label)
-    return measure_here(read, label, read.seed if seed is None else seed, network, repeat, _said_on(console))
-
-
-def _said_on(console: Console) -> Say:
-    return lambda line: console.print(f"· {line}", markup=False)
+    return measure_here(read, label, read.seed if seed is None else seed, network.value, repeat, teller(console))
 
 
 def _stored(folder: Path, policy: str | None, seed: int | None) -> Measured:
