@@ -54,6 +54,15 @@ PRECISION = 0.05
 PRIOR = 0.5
 """Standard deviation of the device's prior, relative; as in LinkEstimator."""
 
+MAD = 1.4826
+"""Standard deviation of a normal variable over its median absolute deviation."""
+
+ROUNDS = 3
+"""How often the base is estimated: knowing it, more uploads are seen to have met no other."""
+
+FILL_S = 0.02
+"""The step in which the scenario's link fills in."""
+
 NEIGHBOURS = 8
 """With how many before it an upload is paired."""
 
@@ -74,12 +83,16 @@ class Uploads(NamedTuple):
     known: Array
     lost_s: Array
 
-    def alone(self, shared: bool) -> Array:
-        """Whether no earlier one was under way, nor, on a link that is `shared` at once, a later one came meanwhile."""
-        back_s = self.sent_s + self.transit_s
-        before_s = np.concatenate([[-np.inf], np.maximum.accumulate(back_s)[:-1]])
+    def alone(self, base_s: float, shared: bool) -> Array:
+        """Whether no earlier one was on the link, nor, on one that is `shared` at once, a later one came meanwhile.
+
+        Args:
+            base_s: not more than the base; 0 takes those that met no other on all of their way.
+        """
+        through_s = self.sent_s + self.transit_s - base_s
+        before_s = np.concatenate([[-np.inf], np.maximum.accumulate(through_s)[:-1]])
         alone = self.known & (self.sent_s >= before_s)
-        return np.asarray(alone & (back_s <= np.append(self.sent_s[1:], np.inf)) if shared else alone)
+        return np.asarray(alone & (through_s <= np.append(self.sent_s[1:], np.inf)) if shared else alone)
 
 
 def uploads(rows: pa.Table, rpc: Rpc, tcp: bool) -> Uploads:
@@ -109,7 +122,7 @@ class Measured:
     lengths_s       of the pieces of time, from 0 on
     bytes_per_s     the rate in each
     measured_share  of the time to the last answer, how much is not filled in
-    mean_bps        over the measured time
+    mean_bps        while they held the link
     """
 
     uploads: int
@@ -154,21 +167,31 @@ def measure(found: Uploads, prior: LinkEstimate, rpc: Rpc, scenario: Link, end_s
         shared: whether messages are served at once, not one after the other.
     """
     per_byte_s = 8.0 / prior.rate_bps
-    base_s, doubt_s = _base(found, found.alone(shared), prior.rtt_s - rpc.seconds.mean)
+    prior_s, at_least_s = prior.rtt_s - rpc.seconds.mean, 0.0
+    for _ in range(ROUNDS):
+        alone = found.alone(at_least_s, shared)
+        base_s, doubt_s = _base(found, alone, prior_s)
+        at_least_s = max(0.0, base_s - doubt_s)
     base_s, doubt_s = _reconciled(base_s, doubt_s, _held(found, base_s, shared), per_byte_s)
     held = _held(found, base_s, shared)
-    rates = 1.0 / _per_byte(held, _spread(rpc), per_byte_s)
+    rates = 1.0 / _per_byte(held, _noise_s(found, alone, held), per_byte_s)
     lengths_s, bytes_per_s, measured = _pieces(held, rates, found.lost_s, scenario, end_s)
-    seconds = lengths_s[measured]
-    mean_bps = 8.0 * float(np.average(bytes_per_s[measured], weights=seconds))
-    share, count = float(seconds.sum() / end_s), int(found.known.sum())
-    rate_doubt = doubt_s / max(float((held.end_s - held.start_s).mean()), 1e-12)
-    return Measured(count, base_s, doubt_s, rate_doubt, lengths_s, bytes_per_s, share, mean_bps)
+    share, count = float(lengths_s[measured].sum() / end_s), int(found.known.sum())
+    busy_s = max(float((held.end_s - held.start_s).sum()), 1e-12)
+    mean_bps = 8.0 * float(held.size_bytes.sum()) / busy_s
+    return Measured(count, base_s, doubt_s, doubt_s * len(rates) / busy_s, lengths_s, bytes_per_s, share, mean_bps)
 
 
-def _spread(rpc: Rpc) -> float:
-    """How much calls vary: half of what two thirds lie within, seconds."""
-    return (rpc.seconds.at(5 / 6) - rpc.seconds.at(1 / 6)) / 2
+def _noise_s(found: Uploads, alone: Array, held: Held) -> float:
+    """How much the transit of one upload varies, in seconds: by how much neighbours differ beyond their sizes.
+
+    From the median, so that a rate that changes now and then is not taken for noise.
+    """
+    per_byte_s = float((held.end_s - held.start_s).sum() / held.size_bytes.sum())
+    rest_s = found.transit_s[alone] - found.size_bytes[alone] * per_byte_s
+    if len(rest_s) < 2:
+        return 0.0
+    return float(MAD * np.median(np.abs(np.diff(rest_s)))) / 2**0.5
 
 
 def _base(found: Uploads, alone: Array, prior_s: float) -> tuple[float, float]:
@@ -185,9 +208,11 @@ def _base(found: Uploads, alone: Array, prior_s: float) -> tuple[float, float]:
     if not len(values):
         return prior_s, prior_sd
     middle = _weighted_median(values, weight)
-    # 1.4826 MAD estimates the standard deviation, 1.2533 of which over sqrt(n) is that of a median.
-    spread = 1.4826 * _weighted_median(np.abs(values - middle), weight)
-    variance, prior_variance = (1.2533 * spread) ** 2 / len(size_bytes), prior_sd**2
+    # Of a median, over as many pairs as would say the same with equal weights (Kish, Survey Sampling, 1965), of which
+    # every upload makes one for each lag.
+    count = float(weight.sum() ** 2 / (weight**2).sum()) / (len(weights) - 1)
+    spread = 1.2533 * MAD * _weighted_median(np.abs(values - middle), weight)
+    variance, prior_variance = spread**2 / count, prior_sd**2
     if variance + prior_variance == 0.0:
         return middle, 0.0
     share = prior_variance / (variance + prior_variance)
@@ -291,10 +316,10 @@ def _pieces(held: Held, bytes_per_s: Array, lost_s: Array, scenario: Link, end_s
 
 
 def _filled(scenario: Link, from_s: float, until_s: float) -> list[tuple[float, float, bool]]:
-    """Pieces of a second, as the scenario's own link has them."""
+    """Pieces of time as the scenario's own link has them."""
     found = []
     while from_s < until_s:
-        to_s = min(from_s + HOLD_S, until_s)
+        to_s = min(from_s + FILL_S, until_s)
         found.append((to_s - from_s, _mean_rate(scenario, from_s, to_s), False))
         from_s = to_s
     return found
