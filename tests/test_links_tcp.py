@@ -45,7 +45,7 @@ MEASURED: list[tuple[float, float, Plan, list[float]]] = [
     (10.0, 20.0, [(0.0, KB64), (0.0, KB64), (0.0, 262_144)], [121.19, 74.47, 237.69]),
     (10.0, 5.0, [(0.0, 262_144), (0.6, 262_144)], [222.69, 223.35]),
 ]
-"""By Linux 6.18, cubic, with benchmarks/tcp.py: Mbit/s, ms each way, gaps and sizes, ms to the last byte."""
+"""By Linux 6.18, cubic, with the predecessor of benchmarks/upload.py: Mbit/s, ms each way, gaps and sizes, ms to the last byte."""
 
 
 @pytest.mark.parametrize(("mbps", "delay_ms", "plan", "measured_ms"), MEASURED)

@@ -8,6 +8,11 @@ from contextlib import suppress
 
 Option = tuple[str, int]
 
+WINDOW_BYTES = 64 * 2**20
+"""Of HTTP/2's flow control. A receiver grants the sender so much per call before it has read any of it (RFC 9113,
+section 5.2); with the usual 65 535 bytes a larger message waits a round trip for the next grant, on a warm connection
+too. Larger than any message, it never limits; how much memory a message may take is limited by its own size."""
+
 # A dead peer is noticed after KEEPALIVE_MS + PING_MS. Pings less than five minutes apart are cut off by
 # servers unless both ends allow them.
 KEEPALIVE_MS, PING_MS = 10_000, 5_000
@@ -17,8 +22,8 @@ _BOTH: tuple[Option, ...] = (
     ("grpc.keepalive_timeout_ms", PING_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Probing the bandwidth costs bytes on a slow link, and messages here are smaller than the first window.
-    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+    ("grpc.http2.bdp_probe", 0),  # it sizes the window, which is large already, by pings that cost bytes
 )
 SERVER: tuple[Option, ...] = (
     *_BOTH,
