@@ -105,8 +105,6 @@ def require_live(scenario: Scenario) -> None:
 def _simulated_only(scenario: Scenario) -> Iterator[str]:
     if scenario.edge.servers > 1:
         yield "edge.servers"
-    if scenario.edge.batching is not None:
-        yield "edge.batching"
     if scenario.cloud is not None:
         yield "cloud"
     for label, point in scenario.access_points.items():
@@ -128,6 +126,7 @@ def _together_only(scenario: Scenario) -> Iterator[str]:
     used = {
         "groups": scenario.groups,
         "devices.access_point": scenario.devices.access_point,
+        "edge.batching": scenario.edge.batching,
         "events": scenario.events,
     }
     yield from (key for key, value in used.items() if value)

@@ -16,7 +16,7 @@ from splitexit.bundle import Bundle
 from splitexit.calibration import Calibration, Distribution, Pair, Rpc
 from splitexit.experiment import Experiment
 from splitexit.live.images import Images, open_images
-from splitexit.live.model import Array, LiveModel
+from splitexit.live.model import Array, LiveModel, use_one_thread
 from splitexit.models.codecs import open_codecs
 from splitexit.models.exits.pooled import Pooled
 from splitexit.models.multi_exit import MultiExitNet, NetConfig, build, save
@@ -54,6 +54,7 @@ POLICIES = {
 
 def make_bundle(folder: Path, seed: int = 0) -> Bundle:
     """Everything a bundle holds, except a model card."""
+    use_one_thread()  # several would wait for each other on a busy machine
     net, images = build(CONFIG, seed).eval(), _images()
     _spread(net, images)
     bundle = save(net, folder, {})

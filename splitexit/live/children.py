@@ -19,9 +19,6 @@ from splitexit.live.tuning import tune_process
 from splitexit.results import Completion
 from splitexit.scenario import Edge, Scenario
 
-UNBOUNDED = 1_000_000
-"""Requests that may wait at an edge without a bound: more than devices with a deadline ever have under way."""
-
 READY_S, PIECE_S = 10.0, 0.5
 """How long a device looks for its edge before a run, and how often it hands over its rows."""
 
@@ -68,7 +65,8 @@ def serve(line: Line, order: EdgeOrder) -> None:
     runtime = _WarmEdge(
         LiveModel.open(Bundle.open(order.bundle), order.pairs),
         workers=config.workers,
-        queue=UNBOUNDED if config.queue is None else config.queue,
+        queue=config.queue,
+        batching=config.batching,
         hardware=config.hardware,
         calibration=order.calibration,
     )

@@ -78,7 +78,6 @@ class Edges:
     def kill(self) -> None:
         """The edge is gone, at once and with all that it had."""
         if self.present is not None:
-            self.present.kill()
             self.present.close()
             self.present = None
 

@@ -28,7 +28,7 @@ NAMESPACES = Path("/var/run/netns")
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 START_S, END_S = 120.0, 3.0
-"""How long a process may take to start (it loads torch and a model, perhaps with many others), and to end."""
+"""How long a process may take to start (it loads torch and a model, perhaps with many others), and to be gone."""
 
 Message = tuple[Any, ...]
 """What happened or is to be done, in a word, and what belongs to it."""
@@ -47,7 +47,7 @@ class Child:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_live, args=(work, theirs, arguments), name=name, daemon=True)
-        with uninterrupted():
+        with uninterrupted(), _deaf():
             self._process.start()
         theirs.close()
 
@@ -100,17 +100,31 @@ class Child:
         self._process.kill()
 
     def close(self) -> None:
-        """Ends it; may be called twice."""
+        """Ends it, at once: nothing that it has is worth a wait. May be called twice."""
+        self._process.kill()
+        self._process.join()
         self.pipe.close()
-        self._process.join(END_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block; a process that is started there never hears of it."""
+    """Ctrl-C waits until the end of the block. Only for the main thread, for no other is interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = list[int]()
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process that is started in the block inherits that SIGINT is blocked."""
     resource_tracker.ensure_running()  # when it starts, it unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
