@@ -33,6 +33,57 @@ def test_every_part_has_its_time(bundle):
     assert calibration.made["command"] == "splitexit calibrate"
 
 
+def test_how_it_was_measured_is_written_down(bundle):
+    calibration = measure(bundle, gap_s=0.001, corun={0: 1.0, 1: 1.2})
+    made = calibration.made
+    assert made["gap_ms"] == 1.0
+    assert 0.05 < made["gap_factor"] < 20
+    assert calibration.corun == {0: 1.0, 1: 1.2}
+    assert set(made["check"]) == {"measured_ms", "dependent_ms", "independent_ms"}
+    for statistics in made["check"].values():
+        assert list(statistics) == ["mean", "p50", "p95", "p99"]
+        assert 0 < statistics["p50"] <= statistics["p95"] <= statistics["p99"]
+
+
+def test_every_sample_comes_after_a_pause_and_some_once_more_at_once(bundle, monkeypatch):
+    did = []
+    run = calibrate.Chain.run
+
+    def noted(self, image, clock):
+        did.append("run")
+        run(self, image, clock)
+
+    monkeypatch.setattr(calibrate.Chain, "run", noted)
+    monkeypatch.setattr(calibrate, "sleep", lambda seconds: did.append(seconds))
+    calibration = measure(bundle, gap_s=0.5)
+    counted = did[did.index(0.5) :]
+    assert counted.count(0.5) == calibrate.WARM_UP + 10
+    assert counted.count("run") == calibrate.WARM_UP + 10 + (calibrate.WARM_UP + 10) / calibrate.CLOSE_EVERY
+    assert "".join("p" if what == 0.5 else "r" for what in counted).startswith("prrprprprprprr")
+    did.clear()
+    assert "gap_factor" not in measure(bundle, gap_s=0.0).made
+    assert did.count("run") == calibrate.WARM_UP + 10
+    assert calibration.made["gap_ms"] == 500.0
+
+
+def test_a_slow_phase_of_the_machine_is_dependence(bundle, monkeypatch):
+    """Every other ten samples, all parts are slower; nothing else varies but by noise that is small against it."""
+    from time import sleep
+
+    run, at = calibrate.Runtime.run_stages, [0]
+
+    def slow(self, features, first, last):
+        at[0] += first == 0
+        sleep(0.002 + 0.004 * (at[0] // 10 % 2))
+        return run(self, features, first, last)
+
+    monkeypatch.setattr(calibrate.Runtime, "run_stages", slow)
+    images = calibrate.read_images(bundle, stripes("test"))
+    calibration = calibrate.calibrate(bundle, [], images, repetitions=80, gap_s=0.0, rpc=RPC)
+    assert calibration.dependence.within > 0.3
+    assert calibration.dependence.lag1 > 0.3
+
+
 def test_a_stage_costs_what_it_takes(bundle, monkeypatch):
     """A stage made slower by 5 ms shows it, and no other part does."""
     from time import sleep

@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from splitexit.calibration import Calibration
+from splitexit.cli import calibrate
 from splitexit.cli import models as cli
 from splitexit.errors import UsageError
 from splitexit.recording import Recording
@@ -17,6 +18,7 @@ from tests.models_tiny import fresh_bundle, stripes, trained
 def run(*arguments):
     app = typer.Typer()
     cli.register(app)
+    calibrate.register(app)
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
@@ -58,12 +60,13 @@ def test_codec_recording_and_calibration_in_turn(tmp_path):
     assert recorded.stdout.splitlines()[-1] == str(bundle.recording)
     recording = Recording.load(bundle.recording, bundle.spec)
     assert (2, "bottleneck:channels=2") in recording.test.pairs
-    calibrated = run("calibrate", bundle.path, "--repetitions=10")
+    calibrated = run("calibrate", bundle.path, "--repetitions=10", "--no-corun")
     assert calibrated.exit_code == 0, calibrated.output
+    assert calibrated.stdout.splitlines()[-1] == str(bundle.calibration)
     calibration = Calibration.load(bundle.calibration, bundle.spec)
     assert set(calibration.encode) == set(recording.test.pairs)
     assert len(calibration.rpc.seconds.quantiles) > 2
-    assert run("calibrate", bundle.path, "--repetitions=10", "--no-rpc").exit_code == 0
+    assert run("calibrate", bundle.path, "--repetitions=10", "--no-rpc", "--no-corun").exit_code == 0
     assert Calibration.load(bundle.calibration).rpc == calibration.rpc
 
 
@@ -97,8 +100,8 @@ def test_training_needs_nothing_that_only_simulating_and_serving_need():
     code = (
         "import sys\n"
         "for name in ('pydantic', 'simpy', 'zstandard', 'grpc', 'annotated_types'): sys.modules[name] = None\n"
-        "import splitexit.cli.models, splitexit.models.train, splitexit.models.backbones.resnet\n"
-        "import splitexit.models.exits.pooled, splitexit.models.objectives.joint"
+        "import splitexit.cli.models, splitexit.cli.calibrate, splitexit.models.train\n"
+        "import splitexit.models.backbones.resnet, splitexit.models.exits.pooled, splitexit.models.objectives.joint"
     )
     result = alone(code)
     assert result.returncode == 0, result.stderr

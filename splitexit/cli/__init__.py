@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from splitexit import __version__
 from splitexit.cli import (
+    calibrate,
     capacity,
     curve,
     demo,
@@ -84,7 +85,22 @@ def _options(
     """Decide where a neural network should run: on the device, on the edge, or split between them."""
 
 
-for part in (demo, simulate, validate, replay, capacity, sweep, live, serve, device, link, scenario, models, curve):
+for part in (
+    demo,
+    simulate,
+    validate,
+    replay,
+    capacity,
+    sweep,
+    live,
+    serve,
+    device,
+    link,
+    scenario,
+    models,
+    calibrate,
+    curve,
+):
     part.register(app)
 
 

@@ -1,4 +1,4 @@
-"""Commands that make a bundle: train, train-codec, record, calibrate.
+"""Commands that make a bundle: train, train-codec, record (and calibrate, in a file of its own).
 
 This file must import on a machine that has torch, typer and rich but neither pydantic nor grpc, so that a bare
 GPU machine can train: `python -c "from splitexit.cli.models import app_main; app_main()" train …`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,6 @@ from splitexit.errors import INTERRUPTED, SplitexitError, UsageError
 
 if TYPE_CHECKING:
     from splitexit.bundle import Bundle
-    from splitexit.calibration import Rpc
     from splitexit.models.fit import EpochReport, StepReport, Watcher
 
 
@@ -33,13 +32,15 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(train_codec)
     app.command()(record)
-    app.command()(calibrate)
 
 
 def app_main() -> None:
     """These commands alone, for machines that lack what the other commands need."""
+    from splitexit.cli import calibrate
+
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     register(app)
+    calibrate.register(app)
     app.callback()(lambda: None)
     try:
         app()
@@ -126,7 +127,7 @@ def train(
             test=test,
             out=out,
             device=device,
-            command=_command(),
+            command=command_line(),
             watcher=watcher,
             stop_after=stop_after,
         )
@@ -193,7 +194,7 @@ def record(
         opened, train or _source(opened, "train", "--train"), data or _source(opened, "test", "--data"), limit
     )
     console = Console(stderr=True)
-    with _interruptible(console, opened.path), _bar(console, "samples") as progress:
+    with _interruptible(console, opened.path), bar(console, "samples") as progress:
         recording.record(
             opened,
             parts,
@@ -202,62 +203,12 @@ def record(
             keep_logits=logits,
             fresh=fresh,
             workers=workers or recording.all_cores(),
-            command=_command(),
+            command=command_line(),
             progress=progress,
         )
     if samples:
         recording.write_samples(opened, parts[1], samples)
     print(opened.recording)
-
-
-def calibrate(
-    bundle: BundleFolder,
-    pair: Annotated[
-        list[str] | None, typer.Option(help="codec@split or codec@all; repeatable [default: what is recorded].")
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="Images to time with [default: the bundle's samples].")] = None,
-    repetitions: Annotated[int, typer.Option(min=10, help="Samples timed.")] = 300,
-    rpc: Annotated[bool, typer.Option(help="Measure what a call costs too, or keep what is known of it.")] = True,
-    only_batch: Annotated[bool, typer.Option("--only-batch", help="Only what batches cost; keep the rest.")] = False,
-) -> None:
-    """Measure what every stage, exit, codec and batch of a bundle costs on this machine, in seconds."""
-    from splitexit.bundle import Bundle
-    from splitexit.live.tuning import keep_memory
-    from splitexit.models import calibrate as calibration
-    from splitexit.models.record import default_pairs, parse_pair
-
-    opened = Bundle.open(bundle)
-    pairs = [p for text in pair or () for p in parse_pair(text, opened)]
-    console = Console(stderr=True)
-    with _interruptible(console, opened.path), _bar(console, "samples") as progress:
-        images = calibration.read_images(opened, data)
-        if only_batch:
-            keep_memory()  # as in the rest of a calibration, and in a process that serves
-            measured = calibration.calibrate_batch(opened, images, command=_command())
-        else:
-            measured = calibration.calibrate(
-                opened,
-                pairs or calibration.recorded_pairs(opened) or default_pairs(opened),
-                images,
-                repetitions=repetitions,
-                rpc=_measured_rpc(opened) if rpc else calibration.present_rpc(opened),
-                command=_command(),
-                progress=progress,
-            )
-    measured.save(opened.calibration)
-    console.print(f"batches, relative to one sample: {_batches(measured.batch)}", highlight=False, soft_wrap=True)
-    print(opened.calibration)
-
-
-def _measured_rpc(bundle: Bundle) -> Rpc:
-    """What a call costs, by the live layer, whose memory settings then hold for the rest of the calibration too."""
-    try:
-        from splitexit.live.rpc import measure_rpc
-        from splitexit.live.tuning import tune_process
-    except ModuleNotFoundError as error:
-        raise UsageError(f"measuring a call needs {error.name!r}: pip install 'splitexit[live]', or --no-rpc") from None
-    tune_process()
-    return measure_rpc(bundle.path)
 
 
 def parse_splits(text: str, stages: int) -> list[int]:
@@ -282,7 +233,8 @@ def _source(bundle: Bundle, kind: str, option: str) -> str:
     return str(source)
 
 
-def _command() -> str:
+def command_line() -> str:
+    """What was typed, for `made` of what comes of it."""
     return shlex.join(["splitexit", *sys.argv[1:]])
 
 
@@ -315,7 +267,7 @@ def _watching(console: Console) -> Iterator[Watcher]:
 
 
 @contextmanager
-def _bar(console: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
+def bar(console: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar; gives the function to call with (done, total)."""
     columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -328,10 +280,6 @@ def _line(report: EpochReport) -> str:
         f"epoch {report.epoch:3d}  loss {report.loss:.4f}  validation % by exit {_exits(report.accuracy)}  "
         f"{report.seconds:.0f} s"
     )
-
-
-def _batches(factors: Mapping[int, float]) -> str:
-    return "  ".join(f"{size}: {factor:.2f}" for size, factor in factors.items())
 
 
 def _exits(accuracy: Sequence[float]) -> str:

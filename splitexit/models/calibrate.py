@@ -1,36 +1,40 @@
 """Measuring what every part of a bundle costs on this machine: seconds of stages, heads, encoding and decoding.
 
-One thread, warm, one sample at a time, each part in the order in which a request meets it, so that caches are as
-warm as they will be live. What is measured is what `runtime` does, numpy in and out. Apart from that, the whole
-network on several samples at once, which says what a server gains by batching.
+One thread, one sample at a time, each part in the order in which a request meets it, and a pause before every sample
+as between live requests, so that caches and clocks are as warm as they will be live: back to back a sample is faster
+than any request. What is measured is what `runtime` does, numpy in and out. Apart from that, the whole network on
+several samples at once, which says what a server gains by batching.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
-from typing import Any, TypeVar
+from time import perf_counter, sleep
+from typing import Any
 
 import numpy as np
 import torch
 
-from splitexit.bundle import Bundle
+from splitexit.bundle import Bundle, ModelSpec
 from splitexit.calibration import Calibration, Distribution, Pair, Rpc
-from splitexit.codecs import Codec
+from splitexit.copula import Dependence
 from splitexit.errors import UsageError
 from splitexit.models import codecs, data, multi_exit
+from splitexit.models.chain import Chain, Clock, checked
 from splitexit.models.runtime import Runtime, one_thread
 from splitexit.recording import Recording
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]
-T = TypeVar("T")
 WARM_UP = 20
+GAP_S = 0.015
+"""The pause: as before a call in splitexit.live.rpc. Live requests leave some 15 to 80 ms between them."""
+CLOSE_EVERY = 5
+"""After every so many samples the same one runs once more at once, for the difference that the pause makes."""
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 BATCH_ROUNDS = 7
 # Before the live layer has measured a call: a small unary gRPC call over loopback, and its framing.
@@ -43,7 +47,9 @@ def calibrate(
     images: Sequence[Array],
     *,
     repetitions: int = 300,
+    gap_s: float = GAP_S,
     rpc: Rpc,
+    corun: Mapping[int, float] | None = None,
     command: str = "",
     progress: Progress = lambda done, total: None,
 ) -> Calibration:
@@ -53,18 +59,31 @@ def calibrate(
         pairs: the (split, codec id) to time.
         images: float32 C×H×W in [0, 1], used in turn, because a codec's time depends on what it packs.
         repetitions: how many samples are timed, after a warm-up.
+        gap_s: pause before every sample.
         rpc: what a call costs, measured by the live layer.
+        corun: what other processes cost, as `measure_corun` says; None: nothing is known of it.
+
+    `made` says how, and holds the check of splitexit.models.chain.
     """
-    clock = _Clock()
-    chain = _Chain(Runtime(bundle), codecs.open_codecs(bundle, pairs), clock)
+    spaced, close = Clock(), Clock()
+    chain = Chain(Runtime(bundle), codecs.open_codecs(bundle, pairs))
     with one_thread():
         for number in range(-WARM_UP, repetitions):
             if number == 0:
-                clock.seconds.clear()
-            chain.run(images[number % len(images)])
+                spaced, close = Clock(), Clock()
+            sleep(gap_s)
+            chain.run(images[number % len(images)], spaced)
+            if gap_s and number % CLOSE_EVERY == 0:
+                chain.run(images[number % len(images)], close)
             progress(max(number + 1, 0), repetitions)
-    spec = bundle.spec
-    batch = measure_batch(bundle, images)
+    made: dict[str, Any] = {"command": command, "repetitions": repetitions, "warm_up": WARM_UP, "threads": 1}
+    made |= _of_gap(spaced, close, gap_s) | {"batch": _rounds(command)}
+    measured = _of_clock(spaced, bundle.spec, pairs, rpc)
+    made["check"] = checked(measured, spaced.chain_s())
+    return replace(measured, batch=measure_batch(bundle, images), corun=corun or {0: 1.0}, made=made)
+
+
+def _of_clock(clock: Clock, spec: ModelSpec, pairs: Sequence[Pair], rpc: Rpc) -> Calibration:
     return Calibration(
         machine=describe_machine(),
         stages=tuple(clock.distribution("stage", number) for number in range(spec.num_stages)),
@@ -73,15 +92,16 @@ def calibrate(
         decode={pair: clock.distribution("decode", pair) for pair in pairs},
         rpc=rpc,
         weights_sha256=spec.weights_sha256,
-        made={
-            "command": command,
-            "repetitions": repetitions,
-            "warm_up": WARM_UP,
-            "threads": 1,
-            "batch": _rounds(command),
-        },
-        batch=batch,
+        dependence=Dependence.measured(clock.parts("stage", "exit").tolist()),
     )
+
+
+def _of_gap(spaced: Clock, close: Clock, gap_s: float) -> dict[str, float]:
+    """The pause, and how many times as long the network took after it as it did back to back."""
+    if not gap_s:
+        return {"gap_ms": 0.0}
+    slower = float(np.median(spaced.chain_s()) / np.median(close.chain_s()))
+    return {"gap_ms": 1e3 * gap_s, "gap_factor": float(f"{slower:.4g}")}
 
 
 def calibrate_batch(bundle: Bundle, images: Sequence[Array], *, command: str = "") -> Calibration:
@@ -117,51 +137,6 @@ def measure_batch(bundle: Bundle, images: Sequence[Array]) -> dict[int, float]:
     return {size: float(f"{factor:.4g}") for size, factor in zip(BATCH_SIZES, factors, strict=True)}
 
 
-class _Clock:
-    """Seconds of every part, by (kind, which)."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[tuple[str, Any], list[float]] = defaultdict(list)
-
-    def time(self, kind: str, which: Any, work: Callable[..., T], *arguments: Any) -> T:
-        """The result of `work(*arguments)`, whose time is kept."""
-        start = perf_counter()
-        result = work(*arguments)
-        self.seconds[kind, which].append(perf_counter() - start)
-        return result
-
-    def distribution(self, kind: str, which: Any) -> Distribution:
-        """The quantiles of one part."""
-        return Distribution.measured(self.seconds[kind, which])
-
-
-class _Chain:
-    """One sample through every stage, head and codec, each timed."""
-
-    def __init__(self, runtime: Runtime, codecs_: Mapping[Pair, Codec], clock: _Clock) -> None:
-        self.runtime, self.codecs, self.clock = runtime, codecs_, clock
-
-    def run(self, image: Array) -> None:
-        """Stages, heads and encodings in the order of a request; decodings at the end, as on the edge."""
-        runtime, spec, clock = self.runtime, self.runtime.spec, self.clock
-        payloads = self._encode(0, image)
-        features = image
-        for stage in range(spec.num_stages):
-            features = clock.time("stage", stage, runtime.run_stages, features, stage, stage + 1)
-            for exit_ in (e for e, at in enumerate(spec.exit_stages) if at == stage + 1):
-                clock.time("exit", exit_, runtime.read_exit, features, exit_)
-            payloads |= self._encode(stage + 1, features)
-        for pair, payload in payloads.items():
-            clock.time("decode", pair, self.codecs[pair].decode, payload)
-
-    def _encode(self, split: int, features: Array) -> dict[Pair, bytes]:
-        return {
-            pair: self.clock.time("encode", pair, codec.encode, features)
-            for pair, codec in self.codecs.items()
-            if pair[0] == split
-        }
-
-
 def recorded_pairs(bundle: Bundle) -> list[Pair]:
     """The pairs of the bundle's recording, which are those that a simulation needs; none without a recording."""
     if not bundle.recording.exists():
@@ -190,6 +165,11 @@ def read_images(bundle: Bundle, source: str | None, count: int = 100) -> list[Ar
 def present_rpc(bundle: Bundle) -> Rpc:
     """What the present calibration says of a call, for a new one to keep; typical figures without one."""
     return Calibration.load(bundle.calibration).rpc if bundle.calibration.exists() else TYPICAL_RPC
+
+
+def present_corun(bundle: Bundle) -> Mapping[int, float]:
+    """Likewise of what other processes cost; nothing without one."""
+    return Calibration.load(bundle.calibration).corun if bundle.calibration.exists() else {0: 1.0}
 
 
 def describe_machine() -> dict[str, Any]:
