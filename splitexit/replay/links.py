@@ -270,13 +270,13 @@ def _per_byte(held: Held, noise_s: float, prior: float) -> Array:
         noise_s: of a single transfer.
         prior: seconds per byte; what neighbours at the end are weighed with that are not sure yet.
     """
-    busy_s, size_bytes = held.end_s - held.start_s, held.size_bytes
-    found, start, count = np.empty(len(busy_s)), 0, len(busy_s)
+    busy_s: list[float] = np.cumsum(np.append(0.0, held.end_s - held.start_s)).tolist()
+    sent_bytes: list[float] = np.cumsum(np.append(0.0, held.size_bytes)).tolist()
+    found, start, count = np.empty(len(held.size_bytes)), 0, len(held.size_bytes)
     for end in range(1, count + 1):
-        total_s = float(busy_s[start:end].sum())
-        noisy_s = noise_s * (end - start) ** 0.5
+        total_s, noisy_s = busy_s[end] - busy_s[start], noise_s * (end - start) ** 0.5
         if noisy_s <= PRECISION * total_s or end == count:
-            found[start:end] = _weighed(total_s, noisy_s, float(size_bytes[start:end].sum()), prior)
+            found[start:end] = _weighed(total_s, noisy_s, sent_bytes[end] - sent_bytes[start], prior)
             start = end
     return found
 

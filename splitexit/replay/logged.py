@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from splitexit.errors import ArtifactError
 from splitexit.experiment import Experiment, Workload
@@ -85,8 +84,10 @@ def _disciplined(link: Link, cell: Cell) -> Fifo | Sharing:
 
 
 def logged(experiment: Experiment, rows: pa.Table) -> Logged:
-    """The experiment with the requests of these rows, and the links of the scenario."""
-    log = {int(number): rows.filter(pc.equal(rows["device"], number)) for number in np.unique(column(rows, "device"))}
+    """The experiment with the requests of these rows (by device and request), and the links of the scenario."""
+    numbers, starts, counts = np.unique(column(rows, "device"), return_index=True, return_counts=True)
+    parts = zip(numbers.tolist(), starts.tolist(), counts.tolist(), strict=True)
+    log = {number: rows.slice(start, count) for number, start, count in parts}
     scenario, bundle, recording = experiment.scenario, experiment.bundle, experiment.recording
     return Logged(scenario, bundle, recording, experiment.host, experiment.subset, log=log, own={}, shared={})
 
