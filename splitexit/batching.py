@@ -7,7 +7,7 @@ Without batching a batch is one request, so these are also the rules of a plain 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
@@ -132,30 +132,31 @@ class Line(Generic[W]):
 
 
 J = TypeVar("J")
+J_contra = TypeVar("J_contra", contravariant=True)
 
 
-class Worker(Protocol[J]):
+class Worker(Protocol[J_contra]):
     """What computes a batch, and keeps its time."""
 
-    def steps(self, job: J) -> Course:
+    def steps(self, job: J_contra) -> Course:
         """What the job asks for (splitexit.inference.infer_behind)."""
 
-    def wants(self, job: J) -> bool:
+    def wants(self, job: J_contra) -> bool:
         """Whether anybody still waits for the job; once not, never again."""
 
-    def decode(self, job: J) -> None:
+    def decode(self, job: J_contra) -> None:
         """Turns one payload into features."""
 
-    def run_stage(self, jobs: Sequence[J], stage: int) -> None:
+    def run_stage(self, jobs: Sequence[J_contra], stage: int) -> None:
         """Runs the stage with this number (from 0) on the features of all these, in one pass."""
 
-    def read_exits(self, exits: Mapping[J, int]) -> Mapping[J, Reading]:
-        """What the heads say, in one pass; every job reads one."""
+    def read_exit(self, jobs: Sequence[J_contra], exit_: int) -> Sequence[Reading]:
+        """What the head says of all these, in one pass."""
 
-    def done(self, job: J, reading: Reading | None) -> None:
+    def done(self, job: J_contra, reading: Reading | None) -> None:
         """A job is through: with the reading that answers, or without one, when its features go on to a next tier."""
 
-    def stopped(self, job: J) -> None:
+    def stopped(self, job: J_contra) -> None:
         """A job is given up, because nobody wants it any more."""
 
 
@@ -190,12 +191,14 @@ class Batch(Generic[J]):
                 yield
 
     def _reach(self, stage: int) -> None:
-        """Every job is behind this stage: some read an exit there, some are through."""
+        """Every job is behind this stage: some read the exit there, some are through."""
         here = self._wanted(self._at(stage))
-        exits = {job: step.exit for job in here if isinstance(step := self.left[job], ReadExit)}
-        if exits:
-            said = self._worker.read_exits(exits)
-            for job in self._wanted(exits):
+        read = [job for job in here if isinstance(self.left[job], ReadExit)]
+        if read:
+            step = self.left[read[0]]
+            assert isinstance(step, ReadExit)  # the same for all: no two exits lie behind one stage
+            said = dict(zip(read, self._worker.read_exit(read, step.exit), strict=True))
+            for job in self._wanted(read):
                 self._advance(job, (said[job], 0.0))
         for job in self._at(stage):
             self._advance(job, None)

@@ -1,30 +1,30 @@
-"""What the edge does with a message, without gRPC: check it, wait for a worker, decode, run the rest.
+"""What the edge does with a message, without gRPC: check it, have it computed, answer.
 
 The servicer in `server`, and the pair in one process, are both thin over this.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from splitexit.bundle import Bundle
-from splitexit.calibration import Calibration, ServiceTimes, Times
+from splitexit.calibration import Calibration, Pair, ServiceTimes, Times
 from splitexit.confidence import RULES
-from splitexit.decision import Plan, Reading
-from splitexit.errors import PayloadError, PolicyError
+from splitexit.decision import Plan
+from splitexit.errors import PolicyError, UsageError
 from splitexit.experiment import HOST
 from splitexit.hardware import named
-from splitexit.inference import infer_on_edge
-from splitexit.live.gate import Gate
-from splitexit.live.model import Array, LiveModel
+from splitexit.live.crew import ALONE, Crew
+from splitexit.live.model import LiveModel
 from splitexit.live.pace import Pace, Paced
 from splitexit.live.wire import (
     FRAME_BYTES,
@@ -42,12 +42,10 @@ from splitexit.live.wire import (
     parse_hello,
     parse_query,
 )
+from splitexit.live.work import EdgeJob, TorchWorker, Wanted
 from splitexit.recording import Recording
-from splitexit.steps import ReadExit
+from splitexit.scenario.sections import Batching
 from splitexit.streams import EDGE_TIMES, stream
-
-Wanted = Callable[[], bool]
-"""Whether anybody still waits for the answer."""
 
 
 class DrawnTimes:
@@ -83,9 +81,14 @@ class EdgeRuntime:
 
     Args:
         model: with the codecs on offer.
-        workers: requests computed at once, each on one thread.
-        queue: requests that may wait; more are shed.
+        workers: requests, or batches of them, that are computed at once, each on one thread.
+        queue: requests that may wait; more are shed. None: any number.
+        batching: whether and how requests are computed together; None: one at a time.
         hardware: the name of the machine that it stands for, and `calibration` its times; `host`: native.
+
+    capacity  requests that it holds at most, working and waiting; None: any number
+
+    Raises UsageError where the queue is too short for a batch.
     """
 
     def __init__(
@@ -93,18 +96,26 @@ class EdgeRuntime:
         model: LiveModel,
         *,
         workers: int = 1,
-        queue: int = 64,
+        queue: int | None = 64,
+        batching: Batching | None = None,
         hardware: str = HOST,
         calibration: Calibration | None = None,
     ) -> None:
-        self.model, self.hardware = model, hardware
-        self.gate = Gate(workers, queue)
+        batching = batching or ALONE
+        if queue is not None and queue < batching.max_size - 1:
+            raise UsageError(f"a queue of {queue} is too short for those that wait for a batch of {batching.max_size}")
+        self.model, self.hardware, self.batching = model, hardware, batching
         self.tag = bundle_tag(model.digests)
         self.max_request_bytes = FRAME_BYTES + max(codec.max_bytes for codec in model.codecs.values())
         self._drawn = None if calibration is None else DrawnTimes(calibration)
+        pace = Pace if calibration is None else partial(Paced, factor=calibration.batch_factor)
+        self.crew = Crew(model, workers, queue, batching, pace)
+        self.capacity = None if queue is None else workers * batching.max_size + queue
 
     @classmethod
-    def open(cls, path: Path, *, workers: int, queue: int, hardware: str) -> EdgeRuntime:
+    def open(
+        cls, path: Path, *, workers: int, queue: int | None, hardware: str, batching: Batching | None = None
+    ) -> EdgeRuntime:
         """Serves the bundle in a folder, with every codec that it was calibrated for or recorded with.
 
         On the hardware `host` native, else paced to stand for that machine. Raises InputError where files do not fit.
@@ -114,7 +125,7 @@ class EdgeRuntime:
         paced = None if hardware == HOST else named(hardware).calibrate(bundle.spec, host)
         recorded = Recording.load(bundle.recording, bundle.spec).test.pairs if bundle.recording.exists() else {}
         model = LiveModel.open(bundle, host.decode.keys() | recorded.keys())
-        return cls(model, workers=workers, queue=queue, hardware=hardware, calibration=paced)
+        return cls(model, workers=workers, queue=queue, batching=batching, hardware=hardware, calibration=paced)
 
     @property
     def description(self) -> Description:
@@ -138,11 +149,22 @@ class EdgeRuntime:
 
     def warm_up(self, rounds: int = 3) -> None:
         """Runs every codec and every part of the model, so that the first request takes no longer than others."""
-        for split, codec in [*self.model.codecs] * rounds:
-            blank = np.zeros(self.model.spec.shape_at(split), dtype=np.float32)
-            payload = self.model.codecs[split, codec].encode(blank)
-            query = Query(0, 0, split, codec, payload, (), 1.0, self.tag)
-            self.work(query, Pace(time.monotonic()), lambda: True)
+        largest = self.batching.max_size
+        sizes = {2**k for k in range(1, largest.bit_length())} | {largest} - {1}
+        one_of_each_split = {split: (split, codec) for split, codec in self.model.codecs}.values()
+        for _ in range(rounds):
+            for pair in self.model.codecs:
+                self._try_out(pair, 1)
+            for size, pair in product(sorted(sizes), one_of_each_split):
+                self._try_out(pair, size)
+
+    def _try_out(self, pair: Pair, size: int) -> None:
+        split, codec = pair
+        blank = np.zeros(self.model.spec.shape_at(split), dtype=np.float32)
+        query = Query(0, 0, split, codec, self.model.codecs[pair].encode(blank), (), 1.0, self.tag)
+        jobs = [EdgeJob(query, 0.0, math.inf, lambda: True) for _ in range(size)]
+        for _ in TorchWorker(self.model, jobs, Pace(0.0)).course:
+            pass
 
     def describe(self, body: bytes) -> bytes:
         """DescribeRequest to DescribeReply; raises Refused."""
@@ -155,20 +177,12 @@ class EdgeRuntime:
         Args:
             wanted: asked before the work starts and between its parts.
         """
-        arrived_s = time.monotonic()
+        arrive_s = time.monotonic()
         query = self.admit(body)
-        give_up_s = arrived_s + query.left_s
-        if not self.gate.enter(query.left_s):
-            raise Refused(Status.DEADLINE_EXCEEDED, "no worker was free in time")
-        try:
-            start_s = time.monotonic()
-            pace = Pace(start_s) if self._drawn is None else Paced(start_s, self._drawn.of(query))
-            reading = self.work(query, pace, lambda: time.monotonic() < give_up_s and wanted())
-            compute_s = pace.elapsed_s
-        finally:
-            self.gate.leave()
-        parts_s = tuple(pace.parts_s) if query.timed else ()
-        return self.reply(query, reading, start_s - arrived_s, compute_s, self.gate.present, parts_s)
+        times = None if self._drawn is None else self._drawn.of(query)
+        job = EdgeJob(query, arrive_s, arrive_s + query.left_s, wanted, times)
+        self.crew.serve(job)
+        return self.reply(job)
 
     def admit(self, body: bytes) -> Query:
         """The request in a message, if this edge can serve it; raises Refused."""
@@ -194,65 +208,19 @@ class EdgeRuntime:
         except PolicyError as error:
             raise Refused(Status.INVALID_ARGUMENT, str(error)) from None
 
-    def work(self, query: Query, pace: Pace, wanted: Wanted) -> Reading:
-        """Decodes, then runs what follows the split; raises Refused, between two parts, if nobody waits any more."""
-        self._stop_unless(wanted)
-        pair, model = (query.split, query.codec), self.model
-        try:
-            features = model.codecs[pair].decode(query.payload)
-        except PayloadError as error:
-            raise Refused(Status.INVALID_ARGUMENT, str(error)) from None
-        pace.did(lambda times: times.decode_s(pair))
-        steps = infer_on_edge(model.spec, query.split, query.exits)
-        result: Any = None
-        try:
-            while True:
-                step = steps.send(result)
-                assert isinstance(step, ReadExit)  # an edge that has all stages is asked for nothing else
-                features = self._run(features, step, pace, wanted)
-                self._stop_unless(wanted)
-                result = self._read(features, step, pace)
-        except StopIteration as done:
-            reading: Reading = done.value
-            return reading
-
-    def _run(self, features: Array, step: ReadExit, pace: Pace, wanted: Wanted) -> Array:
-        for stage in range(step.first, step.last):
-            self._stop_unless(wanted)
-            features = self.model.net.run_stages(features, stage, stage + 1)
-            pace.did(partial(Times.run_s, first=stage, last=stage + 1))
-        return features
-
-    def _read(self, features: Array, step: ReadExit, pace: Pace) -> tuple[Reading, float]:
-        reading = self.model.read(features, step.exit)
-        pace.did(lambda times: times.exits[step.exit])
-        return reading, 0.0
-
-    @staticmethod
-    def _stop_unless(wanted: Wanted) -> None:
-        if not wanted():
-            raise Refused(Status.DEADLINE_EXCEEDED, "nobody waits any more")
-
-    def reply(
-        self,
-        query: Query,
-        reading: Reading,
-        wait_s: float,
-        compute_s: float,
-        queue_length: int,
-        parts_s: tuple[float, ...] = (),
-    ) -> bytes:
-        """The InferReply for a reading."""
+    def reply(self, job: EdgeJob) -> bytes:
+        """The InferReply for a job that has its reading."""
+        query, reading = job.query, job.reading
         assert reading.logits is not None
         result = Result(
             query.request,
             reading.exit,
             reading.prediction,
             reading.logits,
-            wait_s,
-            compute_s,
-            queue_length,
+            job.start_s - job.arrive_s,
+            job.end_s - job.start_s,
+            job.queue_length,
             self.tag,
-            parts_s,
+            tuple(job.parts_s) if query.timed else (),
         )
         return pack_result(result)

@@ -1,8 +1,8 @@
-"""A model with its codecs, as either end runs it: one sample at a time, on one thread."""
+"""A model with its codecs, as either end runs it: on one thread."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,10 +21,10 @@ class Net(Protocol):
     """What computes: splitexit.models.runtime.Runtime, or something of its shape."""
 
     def run_stages(self, features: Array, first: int, last: int) -> Array:
-        """Stages first+1..last on one sample: float32 C×H×W -> float32 C'×H'×W'."""
+        """Stages first+1..last: float32 C×H×W -> float32 C'×H'×W', or N of them in one pass: N×C×H×W."""
 
     def read_exit(self, features: Array, exit_: int) -> Array:
-        """Logits (num_classes,) of one exit."""
+        """Logits (num_classes,) of one exit, or (N, num_classes) of N."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,21 @@ class LiveModel:
     def read(self, features: Array, exit_: int) -> Reading:
         """What one exit says, with its logits."""
         return reading(exit_, self.net.read_exit(features, exit_))
+
+    def run_together(self, features: Sequence[Array], stage: int) -> list[Array]:
+        """The stage with this number (from 0) on several samples, in one pass."""
+        out = self.net.run_stages(_stack(features), stage, stage + 1)
+        return list(out) if len(features) > 1 else [out]
+
+    def read_together(self, features: Sequence[Array], exit_: int) -> list[Reading]:
+        """What one exit says of several samples, in one pass."""
+        logits = self.net.read_exit(_stack(features), exit_)
+        return [reading(exit_, of_one) for of_one in (logits if len(features) > 1 else [logits])]
+
+
+def _stack(features: Sequence[Array]) -> Array:
+    """N×C×H×W; one sample as it is, for the bits of batch 1 and no copy."""
+    return np.stack(features) if len(features) > 1 else features[0]
 
 
 def use_one_thread() -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from splitexit.calibration import Times
+from splitexit.batching import Factor, together_s
 from splitexit.live.clock import Timeline, sleep_until
 
 T = TypeVar("T")
@@ -93,55 +93,63 @@ class PacedCpu(Cpu):
 
 
 class Pace:
-    """One job's time on the edge: as long as it takes.
+    """One batch's time on the edge: as long as it takes.
 
     Args:
-        start_s: when the job began, on time.monotonic().
+        start_s: when it begins, on time.monotonic().
 
-    parts_s   what every part took
+    now_s   when the last part was over
     """
 
     def __init__(self, start_s: float) -> None:
-        self._start_s = start_s
-        self.parts_s: list[float] = []
+        self.now_s = start_s
 
-    def did(self, seconds: Callable[[Times], float]) -> None:
-        """A part is done; `seconds` picks what it takes from drawn times."""
-        self.parts_s.append(self.elapsed_s - sum(self.parts_s))
+    def begin(self) -> None:
+        """The first part begins now."""
+        self.now_s = time.monotonic()
 
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the job began."""
-        return time.monotonic() - self._start_s
+    def did(self, own_s: Callable[[], Sequence[float]]) -> float:
+        """A part is done; returns the seconds that it took.
+
+        Args:
+            own_s: draws what it takes for every one of its samples alone.
+        """
+        before_s, self.now_s = self.now_s, time.monotonic()
+        return self.now_s - before_s
+
+    def settle(self) -> None:
+        """The world is about to see what was done."""
 
 
 class Counted(Pace):
     """Drawn times, added up; nobody waits.
 
     Args:
-        times: what every part of this job takes.
+        factor: what a pass over several samples takes (Calibration.batch_factor).
     """
 
-    def __init__(self, start_s: float, times: Times) -> None:
+    def __init__(self, start_s: float, factor: Factor) -> None:
         super().__init__(start_s)
-        self._times, self._drawn_s = times, 0.0
+        self._factor = factor
 
-    def did(self, seconds: Callable[[Times], float]) -> None:
-        self.parts_s.append(seconds(self._times))
-        self._drawn_s += self.parts_s[-1]
+    def begin(self) -> None:
+        """Begins when it was to."""
 
-    @property
-    def elapsed_s(self) -> float:
-        return self._drawn_s
+    def did(self, own_s: Callable[[], Sequence[float]]) -> float:
+        seconds = together_s(own_s(), self._factor)
+        self.now_s += seconds
+        return seconds
 
 
 class Paced(Counted):
     """Drawn times, waited for; where the host was slower, what it took."""
 
-    def did(self, seconds: Callable[[Times], float]) -> None:
-        super().did(seconds)
-        sleep_until(self._start_s + self._drawn_s)
+    def did(self, own_s: Callable[[], Sequence[float]]) -> float:
+        seconds = super().did(own_s)
+        sleep_until(self.now_s)
+        return seconds
 
-    @property
-    def elapsed_s(self) -> float:
-        return max(self._drawn_s, time.monotonic() - self._start_s)
+    def settle(self) -> None:
+        late_s = time.monotonic() - self.now_s
+        if late_s > OVERRUN_S:
+            self.now_s += late_s

@@ -19,6 +19,9 @@ from splitexit.live.tuning import SERVER
 SPARE_THREADS = 8
 """For Describe, health, reflection, and for refusing requests while all others wait."""
 
+MANY = 10_000
+"""Requests that wait without a bound have a thread each, as they come, up to so many; the rest waits without."""
+
 
 class EdgeServer:
     """An `EdgeRuntime` behind a port; `address` is where, once made.
@@ -32,11 +35,12 @@ class EdgeServer:
 
     def __init__(self, runtime: EdgeRuntime, address: Address) -> None:
         self._runtime = runtime
-        threads = runtime.gate.workers + runtime.gate.queue + SPARE_THREADS
+        threads = SPARE_THREADS + (MANY if runtime.capacity is None else runtime.capacity)
         pool = ThreadPoolExecutor(threads, thread_name_prefix="edge", initializer=use_one_thread)
         limit = ("grpc.max_receive_message_length", runtime.max_request_bytes)
         # More would wait in the pool's queue, which has no end.
-        self._server = grpc.server(pool, options=(*SERVER, limit), maximum_concurrent_rpcs=threads)
+        most = None if runtime.capacity is None else threads
+        self._server = grpc.server(pool, options=(*SERVER, limit), maximum_concurrent_rpcs=most)
         self._health = health.HealthServicer()
         self._serves(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._add_services()

@@ -1,7 +1,9 @@
-"""A trained network as the device and the edge run it: one sample, one thread, numpy in and out.
+"""A trained network as the device and the edge run it: one thread, numpy in and out.
 
 Recordings, calibrations and live runs all go through this file, so that they compute the same bits: at batch 1,
 on one thread, without autocast, a network that is cut at any split answers what the whole network answers.
+Several samples in one pass are added up in another order: their logits differ from those at batch 1 by some 1e-7 of
+the largest, so that nothing changes but what was as good as undecided.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Runtime:
-    """The stages and heads of a bundle, on single samples.
+    """The stages and heads of a bundle, on a sample or several of the same shape.
 
     Args:
         bundle: whose weights are checked against their digest; raises ArtifactError where they do not fit.
@@ -48,15 +50,15 @@ class Runtime:
 
     @torch.inference_mode()
     def run_stages(self, features: Array, first: int, last: int) -> Array:
-        """Stages first+1..last on one sample: float32 C×H×W -> float32 C'×H'×W'."""
-        out: Array = self._net.run_stages(_batch(features), first, last)[0].numpy()
-        return out
+        """Stages first+1..last: float32 C×H×W -> float32 C'×H'×W', or N of them in one pass: N×C×H×W."""
+        out: Array = self._net.run_stages(_batch(features), first, last).numpy()
+        return out if features.ndim == 4 else out[0]
 
     @torch.inference_mode()
     def read_exit(self, features: Array, exit_: int) -> Array:
-        """Logits (num_classes,) of one exit from what its stage put out."""
-        logits: Array = self._net.read_exit(_batch(features), exit_)[0].numpy()
-        return logits
+        """Logits (num_classes,) of one exit from what its stage put out, or (N, num_classes) of N."""
+        logits: Array = self._net.read_exit(_batch(features), exit_).numpy()
+        return logits if features.ndim == 4 else logits[0]
 
     def exits_from(self, features: Array, split: int, exits: tuple[int, ...]) -> dict[int, Array]:
         """Logits of these exits, in ascending order and none in front of `split`, every stage run once."""
@@ -69,4 +71,5 @@ class Runtime:
 
 
 def _batch(features: Array) -> Tensor:
-    return torch.from_numpy(features).unsqueeze(0)
+    tensor = torch.from_numpy(features)
+    return tensor if features.ndim == 4 else tensor.unsqueeze(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from splitexit.batching import Batch, Factor, Line, together_s
 from splitexit.decision import Reading
@@ -116,9 +116,9 @@ class _Worker:
     def run_stage(self, jobs: Sequence[Job], stage: int) -> None:
         self._now_s += together_s([job.times.stages[stage] for job in jobs], self._factor)
 
-    def read_exits(self, exits: Mapping[Job, int]) -> Mapping[Job, Reading]:
-        self._now_s += together_s([job.times.exits[exit_] for job, exit_ in exits.items()], self._factor)
-        return {job: job.says(exit_) for job, exit_ in exits.items()}
+    def read_exit(self, jobs: Sequence[Job], exit_: int) -> Sequence[Reading]:
+        self._now_s += together_s([job.times.exits[exit_] for job in jobs], self._factor)
+        return [job.says(exit_) for job in jobs]
 
     def done(self, job: Job, reading: Reading | None) -> None:
         job.reading = reading
