@@ -37,10 +37,14 @@ class Distribution:
     def measured(cls, seconds: Sequence[float], points: int = 101) -> Distribution:
         """The empirical distribution of `seconds`, kept as `points` quantiles: by default every percentile.
 
-        Fewer would make the last stretch, which runs up to the largest time, so wide that a single outlier in it
-        raises the mean; more would say more of the upper end than some hundred samples know.
+        The last one is not the largest time, which of some hundred is chance, and to which a straight line would
+        lead: it is put where the mean is that of `seconds`, or as close to that as an ascending line allows.
         """
-        return cls(tuple(float(q) for q in np.quantile(seconds, np.linspace(0.0, 1.0, points))))
+        quantiles = np.quantile(seconds, np.linspace(0.0, 1.0, points)).tolist()
+        if quantiles[0] < quantiles[-1]:
+            before = math.fsum(quantiles[:-1]) - quantiles[0] / 2
+            quantiles[-1] = max(quantiles[-2], 2.0 * ((points - 1) * float(np.mean(seconds)) - before))
+        return cls(tuple(quantiles))
 
     @classmethod
     def constant(cls, seconds: float) -> Distribution:
@@ -131,8 +135,8 @@ class Calibration:
     def corun_factor(self, others: float) -> float:
         """Time of a pass while `others` >= 0 other processes compute, relative to alone: linear between the measured.
 
-        `others` is an expected number: where the processes of a run are busy for shares u of the time, a process
-        meets the sum of the others' u on average (a mean field, as if they were busy independently of each other).
+        Who knows only for which share of the time every other process is busy weighs the factors of all numbers with
+        their probabilities (splitexit.corun).
         Beyond the largest number measured all cores are taken, and every further process takes a part of each
         core: the factor grows as others + 1. Always 1 where nothing was measured.
         """
