@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from splitexit.links import Fifo
     from splitexit.scenario import Spec
     from splitexit.scenario.spec import Use
+
+GRID_MBPS, GRID_DELAYS_MS = (1.0, 10.0, 50.0, 100.0), (0.0, 20.0)
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +37,15 @@ def link(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="For links that vary by chance.")] = 0,
     number: Annotated[int, typer.Option("--device", min=0, help="Whose links these are, for their chance.")] = 0,
-    self_test: Annotated[bool, typer.Option("--self-test", help="Measure the errors over loopback, and end.")] = False,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Measure errors of rate and delay on this machine, and end.")
+    ] = False,
+    network: Annotated[
+        str, typer.Option(help="For --self-test: proxy, tun or tbf; the last two on Linux as root.")
+    ] = "proxy",
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Self-test at 1 to 100 Mbit/s, without delay and with 20 ms.")
+    ] = False,
     insecure: Insecure = False,
     json: Json = False,
 ) -> None:
@@ -46,12 +57,14 @@ def link(
     from splitexit.errors import UsageError
     from splitexit.live.address import Address, check_exposure
     from splitexit.live.link import LinkProxy
-    from splitexit.live.linkcheck import measure
 
-    links = _links(up, down, scenario, seed, number)
-    if self_test:
-        show_link(measure(*links), json)
+    if grid or self_test:
+        chosen = _grid(network) if grid else iter([("", _links(up, down, scenario, seed, number))])
+        _self_test(network, chosen, json)
         return
+    if network != "proxy":
+        raise UsageError("--network: only for --self-test; processes get such links by `splitexit live --network`")
+    links = _links(up, down, scenario, seed, number)
     if to is None:
         raise UsageError("--to: expected HOST:PORT of the edge, or --self-test")
     address, target = Address.parse(listen, "--listen"), Address.parse(to, "--to")
@@ -60,6 +73,48 @@ def link(
         announce("link", proxy.address, json, to=to)
         ended.wait()
         show_link(proxy.summary(), json)
+
+
+def _grid(network: str) -> Iterator[tuple[str, tuple[Fifo, Fifo]]]:
+    """Links to test; without delay where the kernel has none to offer."""
+    from splitexit.links import Fifo
+    from splitexit.links.constant import Constant
+    from splitexit.live.tbf import has
+
+    delays_ms = GRID_DELAYS_MS if network != "tbf" or has("netem") else (0.0,)
+    for mbps in GRID_MBPS:
+        for delay_ms in delays_ms:
+            made = Constant(mbps=mbps, delay_ms=delay_ms)
+            yield f"{mbps:g} Mbit/s, {delay_ms:g} ms", (Fifo(made), Fifo(made))
+
+
+def _self_test(network: str, chosen: Iterator[tuple[str, tuple[Fifo, Fifo]]], json: bool) -> None:
+    """Measures links one after the other and prints how exact each is."""
+    from splitexit.live.linkcheck import opened
+    from splitexit.report.folder import to_json
+
+    tests = []
+    with opened(network) as measured:
+        for name, links in chosen:
+            found = measured(*links)
+            tests.append({"link": name, **found} if name else found)
+            if not json:
+                _show(name, found)
+    if json:
+        print(to_json({"network": network, "tests": tests}))
+
+
+def _show(name: str, found: Mapping[str, Any]) -> None:
+    from splitexit.live.linkcheck import DELAY_MS, RATE_PERCENT, kept
+
+    print(f"{name}{': ' if name else ''}rates count {found['layer']}")
+    for direction in ("up", "down"):
+        of = found[direction]
+        rate = f"rate {of['rate_error_percent']:+.3f} %"
+        delay = f"added delay {of['added_delay_ms_p50']:.3f} ms (median), {of['added_delay_ms_p99']:.3f} ms (p99)"
+        print(f"  {direction}: {rate}, {delay}{', lost ' + str(of['lost']) if of['lost'] else ''}")
+    if not kept(found):
+        print(f"  more than {RATE_PERCENT:g} % or {DELAY_MS:g} ms off: is this machine busy?")
 
 
 def _links(up: str, down: str, scenario: Path | None, seed: int, number: int) -> tuple[Fifo, Fifo]:

@@ -6,14 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from splitexit.errors import ProcessError, UsageError
-from splitexit.live.processes import NAMESPACES
+from splitexit.live.processes import NAMESPACES, enter
+
+T = TypeVar("T")
 
 PREFIX = "splitexit"
 
@@ -119,6 +123,17 @@ def congestion_control_allowed(name: str = CONTROL) -> Iterator[None]:
         finally:
             opened.seek(0)
             opened.write(allowed)
+
+
+def inside(space: str, act: Callable[[], T]) -> T:
+    """What a function returns that runs in a namespace, in a thread of its own; raises what it raises."""
+
+    def work() -> T:
+        enter(space)
+        return act()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 class Spaces:
