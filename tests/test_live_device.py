@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +15,7 @@ import pytest
 from splitexit.bundle import Bundle
 from splitexit.errors import EdgeRefusedError, UsageError
 from splitexit.live.address import Address
-from splitexit.live.clock import Timeline, VirtualTimeline
+from splitexit.live.clock import Timeline, VirtualTimeline, WallTimeline
 from splitexit.live.device import DeviceRuntime
 from splitexit.live.edge import EdgeRuntime
 from splitexit.live.pace import PacedCpu
@@ -310,3 +311,65 @@ def test_the_edge_goes_away_between_two_runs_of_one_client(live_bundle: Bundle, 
         rows = []
         at.run("split", SEED, client, rows.append)
         assert {row.answered_by for row in rows} == {FALLBACK}
+
+
+def offline(bundle: Bundle, folder: Path, requests: int, **changes: object) -> tuple[DeviceRuntime, list[Completion]]:
+    """A device in virtual time whose way to the edge loses everything."""
+    at, rows, timeline = station(bundle, folder, requests=requests, **changes), list[Completion](), VirtualTimeline()
+
+    class Nowhere:
+        def send(self, query: Query, sent_s: float, heard: Heard) -> None:
+            """See Transport."""
+
+    cpu = PacedCpu(timeline)
+    return DeviceRuntime(at.experiment, "split", SEED, at.model, at.images, cpu, Nowhere(), rows.append), rows
+
+
+def test_a_device_stops_when_it_is_told(live_bundle: Bundle, tmp_path: Path) -> None:
+    """As soon as it waits; what has been answered stays."""
+    runtime, rows = offline(live_bundle, tmp_path, 1000)
+    runtime._sink = lambda row: (rows.append(row), runtime.stop() if len(rows) == 5 else None)  # type: ignore[assignment, func-returns-value]
+    runtime.run()
+    assert 5 <= len(rows) <= 7
+
+
+def test_a_device_that_leaves_for_good(live_bundle: Bundle, tmp_path: Path) -> None:
+    """In a closed loop nobody knows how many requests there would have been: the run ends with the last."""
+    events = [{"kind": "leave", "at_s": 2.0}]
+    arrivals = {"name": "closed", "think_ms": 20.0}
+    runtime, rows = offline(live_bundle, tmp_path, 1000, events=events, devices__arrivals=arrivals)
+    runtime.run()
+    assert 0 < len(rows) < 20
+    assert max(row.arrival_s for row in rows) < 2.0
+
+
+def test_every_device_goes_by_its_own_group(live_bundle: Bundle, tmp_path: Path, edge: Process) -> None:
+    """Hardware, arrivals and deadline of the second group; without pipelining nothing overlaps."""
+    groups = {
+        "first": {"count": 2},
+        "second": {
+            "hardware": "raspberry-pi-4",
+            "arrivals": {"name": "periodic", "rate_hz": 100.0},
+            "pipeline": False,
+            "deadline_ms": 5000.0,
+        },
+    }
+    settings = station(live_bundle, tmp_path, groups=groups).experiment.scenario
+    at = Station.open(settings, device=2)
+    rows = run(at, "split", edge.address)
+    assert {row.device for row in rows} == {2}
+    assert [row.arrival_s for row in rows[:3]] == pytest.approx([0.0, 0.01, 0.02])
+    assert all(later.start_s >= earlier.done_s - 1e-9 for earlier, later in pairwise(rows))
+    drawn = at.experiment.device_times(SEED, 2)
+    assert all(row.device_compute_s == pytest.approx(drawn.at(row.request).run_s(0, 1)) for row in rows)
+
+
+def test_time_zero_may_lie_ahead() -> None:
+    """Before it, the time is negative; what is posted for zero happens then."""
+    timeline, called = WallTimeline(), list[float]()
+    origin_s = time.monotonic() + 0.15
+    timeline.begin(origin_s)
+    assert -0.2 < timeline.now() < 0
+    timeline.post(0.0, lambda at_s: called.append(time.monotonic()))
+    assert timeline.step(10.0)
+    assert 0 <= called[0] - origin_s < 0.2

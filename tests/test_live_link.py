@@ -15,10 +15,10 @@ import pytest
 
 from splitexit.links import PACKET_BYTES, Fifo, Link
 from splitexit.links.constant import Constant
+from splitexit.links.modulated import Modulated
 from splitexit.live.address import Address
 from splitexit.live.link import FULL_BYTES, Direction, LinkProxy
-from splitexit.live.linkcheck import measure
-from tests.live_process import run, started
+from tests.live_process import run, started, wait_for
 
 LOOPBACK = Address("127.0.0.1", 0)
 Serve = Callable[[socket.socket], None]
@@ -235,15 +235,6 @@ def test_offering_to_a_closed_direction_loses_the_bytes() -> None:
         assert direction.offer(b"late", ours).is_set()
 
 
-def test_the_self_test_measures_rate_and_delay() -> None:
-    """Loose bounds: a shared machine. `splitexit link --self-test` says how it is on an idle one."""
-    found = measure(Fifo(Constant(mbps=8, delay_ms=10)), Fifo(Constant(mbps=8, delay_ms=10)), pings=15, bulk_s=1.0)
-    assert found["round_trip"]["ideal_ms"] == pytest.approx(20.4)
-    assert 20.4 <= found["round_trip"]["measured_ms_p50"] < 22.5
-    assert abs(found["up"]["rate_error_percent"]) < 2.0
-    assert found["up"]["added_delay_ms_p50"] < 1.0
-
-
 def test_the_command() -> None:
     """Says where it listens, and at the end how exact it was."""
     with server() as target:
@@ -278,3 +269,80 @@ def test_wrong_arguments_end_in_one_line(arguments: tuple[str, ...], what: str) 
     assert what in done.stderr
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+def round_trip_s(connection: socket.socket, size: int = 1000) -> float:
+    """Seconds until so many bytes are back."""
+    start_s = time.perf_counter()
+    connection.sendall(bytes(size))
+    assert len(receive(connection, size)) == size
+    return time.perf_counter() - start_s
+
+
+def slow(delay_ms: float) -> Fifo:
+    """A link that takes that long for anything."""
+    return Fifo(Constant(mbps=1e4, delay_ms=delay_ms))
+
+
+def test_links_begin_and_end_at_their_times() -> None:
+    """At once before time zero and after the end; between them, as each run's links say."""
+    with server() as target, LinkProxy(LOOPBACK, target) as proxy, connect(proxy) as connection:
+        assert min(round_trip_s(connection) for _ in range(5)) < 0.05
+        for delay_ms in (60.0, 100.0):
+            proxy.begin(slow(delay_ms), slow(10), time.monotonic() + 0.2)
+            assert min(round_trip_s(connection) for _ in range(3)) < 0.05  # not yet
+            time.sleep(0.25)
+            assert 1e-3 * (delay_ms + 10) <= round_trip_s(connection) < 1e-3 * (delay_ms + 10) + 0.2
+            wait_for(lambda: proxy.down.fidelity.size_bytes)  # counted once it has been handed on
+            found = proxy.end()
+            assert (found["up"]["bytes"], found["down"]["bytes"]) == (1000, 1000)
+            assert min(round_trip_s(connection) for _ in range(5)) < 0.05
+        assert proxy.end()["up"]["bytes"] == 0
+
+
+def test_links_know_the_time_since_zero() -> None:
+    """An outage that ends 0.4 s after time zero: what is sent before then leaves then."""
+    outage = Modulated(Constant(mbps=1e4), [(0.1, 0.4, 0.0)])
+    with server() as target, LinkProxy(LOOPBACK, target) as proxy, connect(proxy) as connection:
+        origin_s = time.monotonic() + 0.05
+        proxy.begin(Fifo(outage), slow(0), origin_s)
+        time.sleep(0.2)
+        round_trip_s(connection)
+        assert 0.4 <= time.monotonic() - origin_s < 0.6
+
+
+def test_the_end_lets_through_what_would_never_arrive() -> None:
+    """An outage for good: nothing moves until the run is over."""
+    never = Modulated(Constant(mbps=1e4), [(0.0, float("inf"), 0.0)])
+    with server() as target, LinkProxy(LOOPBACK, target) as proxy, connect(proxy) as connection:
+        proxy.begin(Fifo(never), slow(0), time.monotonic())
+        connection.settimeout(0.2)
+        connection.sendall(b"hello")
+        with pytest.raises(TimeoutError):
+            connection.recv(5)
+        proxy.end()
+        connection.settimeout(10)
+        assert receive(connection, 5) == b"hello"
+
+
+def test_a_shared_link_under_tcp_waits_for_no_window_but_ones_own() -> None:
+    """One connection fills its first window and waits a round trip; a second one on the link passes it by."""
+    link = Constant(mbps=1e4, delay_ms=1, transport="tcp", rtt_ms=400)
+    done_s: dict[str, float] = {}
+
+    def send(proxy: LinkProxy, name: str, size: int) -> None:
+        with connect(proxy) as connection:
+            start_s = time.perf_counter()
+            connection.sendall(bytes(size))
+            receive(connection, size)
+            done_s[name] = time.perf_counter() - start_s
+
+    with server() as target, LinkProxy(LOOPBACK, target, shared=True) as proxy:
+        proxy.begin(Fifo(link), slow(0), time.monotonic())
+        first = threading.Thread(target=send, args=(proxy, "large", 60_000))
+        first.start()
+        time.sleep(0.1)
+        send(proxy, "small", 1000)
+        first.join()
+    assert done_s["large"] >= 0.4
+    assert done_s["small"] < 0.3
