@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from splitexit import cli
@@ -61,6 +62,12 @@ def stored(
 def logged(tmp_path: Path, experiment: Experiment, policies: Sequence[str] = ("offload",)) -> StoredRun:
     """The same, read again."""
     return StoredRun.open(stored(tmp_path / "run", experiment, policies))
+
+
+def run_rows(table: pa.Table) -> pa.Table:
+    """Rows as those of policy `offload` and seed 0."""
+    seed, policy = pa.array([0] * len(table), pa.int64()), pa.array(["offload"] * len(table))
+    return table.add_column(0, "seed", seed).add_column(0, "policy", policy)
 
 
 def run_of(found: Replay, policy: str) -> Run:
@@ -193,6 +200,28 @@ def test_rows_behind_a_gap_are_left_out(tmp_path: Path) -> None:
     assert len(found.runs[0].table) == len(run_of(found, "split").table) == 50
 
 
+def test_of_repeated_measurements_the_first_is_replayed(tmp_path: Path) -> None:
+    run = logged(tmp_path, made(tmp_path, requests=40))
+    again = pa.concat_tables([run.rows, run_rows(run_once(run.experiment, "offload", 9).table)])
+    found = replay(StoredRun(run.folder, run.experiment, run.manifest, again), ["split"])
+    assert found.left_out == 0
+    assert rows_sha256(found.runs[0].table) == rows_sha256(run.table("offload", 0))
+
+
+def test_where_real_tcp_was_it_is_simulated(tmp_path: Path) -> None:
+    """A run over namespaces: its scenario says nothing of TCP, but its segments had headers, and its uploads waited."""
+    experiment = made(tmp_path, requests=200, uplink__mbps=1.0)
+    over_tcp = made(
+        tmp_path, requests=200, uplink={"name": "constant", "mbps": 1.0, "delay_ms": 5.0, "transport": "tcp"}
+    )
+    rows = run_rows(run_once(over_tcp, "offload", 0).table)
+    run = StoredRun(tmp_path, experiment, {"network": "tun"}, rows, "live")
+    found = replay(run, ["split"], "measured")
+    assert found.experiment.own[0].up.transport == "tcp"
+    assert found.found["device 0"].mean_bps == pytest.approx(1e6, rel=0.03)
+    assert mean_ms(run_of(found, "split")) == pytest.approx(mean_ms(run_once(over_tcp, "split", 0)), rel=0.02)
+
+
 def test_arrivals_and_samples_are_those_of_the_log(tmp_path: Path) -> None:
     """Also where the seed would draw others."""
     experiment = made(tmp_path, requests=50)
@@ -201,8 +230,8 @@ def test_arrivals_and_samples_are_those_of_the_log(tmp_path: Path) -> None:
     )
     log = run_once(other, "offload", 5).table
     run = logged(tmp_path, experiment)
-    rows = log.add_column(0, "seed", [[0] * 50]).add_column(0, "policy", [["offload"] * 50])
-    table = run_of(replay(StoredRun(run.folder, experiment, run.manifest, rows), ["local"]), "local").table
+    cut = StoredRun(run.folder, experiment, run.manifest, run_rows(log))
+    table = run_of(replay(cut, ["local"]), "local").table
     for name in ("sample", "label", "arrival_s"):
         assert (column(table, name) == column(log, name)).all()
 

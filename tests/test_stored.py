@@ -113,9 +113,21 @@ def test_of_a_demonstration_the_measured_rows_count(tmp_path: Path) -> None:
         return rows.drop_columns("seed").add_column(0, "world", pa.array(world))
 
     edit_rows(folder, change)
-    edit_manifest(folder, world="live")
     run = StoredRun.open(folder)
     assert (run.policies, run.seeds, run.world) == (("local",), (3,), "live")
+
+
+def test_of_a_validation_every_measurement_is_there(tmp_path: Path) -> None:
+    folder = stored(tmp_path, policies=("local",), seeds=(3,))
+
+    def change(rows: pa.Table) -> pa.Table:
+        worlds = pa.array(["live"] * 2 * len(rows) + ["simulated"] * len(rows))
+        return pa.concat_tables([rows] * 3).add_column(0, "world", worlds)
+
+    edit_rows(folder, change)
+    run = StoredRun.open(folder)
+    assert run.world == "live"
+    assert run.table("local", 3)["request"].to_pylist() == [number for number in range(60) for _ in range(2)]
 
 
 def test_what_is_not_in_the_folder_is_said(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ The logged policy is simulated as well: how far that is from what was measured i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -21,13 +21,15 @@ import pyarrow as pa
 from splitexit.check import contenders
 from splitexit.compare import Comparison, Run, as_run
 from splitexit.errors import UsageError
+from splitexit.experiment import Experiment
 from splitexit.replay.links import Measured
 from splitexit.replay.logged import Logged, logged, with_links
-from splitexit.report.stored import StoredRun
+from splitexit.report.stored import LIVE, StoredRun
 from splitexit.results import column, to_table
 from splitexit.sim import simulate
 from splitexit.stats import CONFIDENCE, batch_means
 from splitexit.summary import Summary, metric
+from splitexit.validate import over
 
 Links = Literal["measured", "scenario"]
 
@@ -156,7 +158,7 @@ def replay(
     policy = _one("policy", "--from-policy", run.policies, from_policy)
     number = _one("seed", "--seed", run.seeds, seed)
     rows, left_out = _without_gaps(run.table(policy, number))
-    experiment, source = _with_links(logged(run.experiment, rows), number, links)
+    experiment, source = _with_links(logged(_as_carried(run), rows), number, links)
     labels = list(dict.fromkeys([policy, *(contenders(experiment) if policies is None else policies)]))
     for label in labels:
         for group in experiment.groups:
@@ -168,6 +170,13 @@ def replay(
     return Replay(experiment, policy, number, source, left_out, tuple(runs))
 
 
+def _as_carried(run: StoredRun) -> Experiment:
+    """The experiment of a log, with TCP on its links where real TCP was."""
+    scenario = run.experiment.scenario
+    network = str(run.manifest.get("network", "proxy")) if run.world == LIVE else "proxy"
+    return run.experiment if network == "proxy" else replace(run.experiment, scenario=over(network, scenario))
+
+
 def _one(what: str, option: str, known: Sequence[Any], wanted: Any) -> Any:
     """The one that is meant, known or not."""
     if wanted is None and len(known) > 1:
@@ -177,8 +186,13 @@ def _one(what: str, option: str, known: Sequence[Any], wanted: Any) -> Any:
 
 
 def _without_gaps(rows: pa.Table) -> tuple[pa.Table, int]:
-    """The rows up to each device's first request that has none, and how many that leaves out."""
+    """The rows up to each device's first request that has none, and how many that leaves out.
+
+    Of requests that were measured several times the first rows are taken.
+    """
     device, request = column(rows, "device"), column(rows, "request")
+    again = np.concatenate([[False], (device[1:] == device[:-1]) & (request[1:] == request[:-1])])
+    rows, device, request = rows.filter(pa.array(~again)), device[~again], request[~again]
     starts = np.concatenate([[True], device[1:] != device[:-1]])
     position = np.arange(len(rows)) - np.maximum.accumulate(np.where(starts, np.arange(len(rows)), 0))
     kept = rows.filter(pa.array(request == position))

@@ -19,25 +19,28 @@ from splitexit.experiment import Experiment
 from splitexit.results import SCHEMA, column
 from splitexit.scenario import Scenario, load
 
-LIVE = "live"
-"""`world` of rows that were measured."""
+LIVE, SIMULATED = "live", "simulated"
+"""Where rows come from."""
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run folder of `simulate`, `compare`, `live` or `demo`.
+    """A run folder of `simulate`, `compare`, `replay`, `live`, `device`, `demo` or `validate`.
 
     folder      where it lies
     experiment  the scenario of its config.yaml with its bundle; the host's calibration is that of the folder, if it has
                 one; samples are drawn from the images that the run had
     manifest    its manifest.json
-    rows        every row, with the columns `policy` and `seed` in front; of a demonstration, the measured ones
+    rows        every row, with the columns `policy` and `seed` in front; of a demonstration or validation, the measured
+                ones; a request that was measured several times has as many
+    world       where they come from: "live" or "simulated"
     """
 
     folder: Path
     experiment: Experiment
     manifest: Mapping[str, Any]
     rows: pa.Table
+    world: str = SIMULATED
 
     @classmethod
     def open(cls, folder: Path | str, overrides: Sequence[str] = ()) -> StoredRun:
@@ -54,16 +57,11 @@ class StoredRun:
         """
         folder = Path(folder)
         manifest = _manifest(folder)
-        rows = _rows(folder, manifest)
+        rows, world = _rows(folder, manifest)
         experiment = _experiment(folder, load(folder / "config.yaml", overrides), manifest)
-        run = cls(folder, experiment, manifest, rows)
+        run = cls(folder, experiment, manifest, rows, world)
         run._check_devices()
         return replace(run, experiment=run._on_its_images())
-
-    @property
-    def world(self) -> str:
-        """Where the rows come from: "live" or "simulated"."""
-        return str(self.manifest.get("world", "simulated"))
 
     @cached_property
     def policies(self) -> tuple[str, ...]:
@@ -76,7 +74,7 @@ class StoredRun:
         return tuple(pc.unique(self.rows["seed"]).to_pylist())
 
     def table(self, policy: str, seed: int) -> pa.Table:
-        """The rows of one run, in order of (device, request), with the columns of Completion.
+        """The rows of one run, in order of (device, request) and time of measurement, with the columns of Completion.
 
         Raises:
             UnknownNameError, UsageError: it is not in the folder.
@@ -125,27 +123,29 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return read_json(folder / "manifest.json")
 
 
-def _rows(folder: Path, manifest: Mapping[str, Any]) -> pa.Table:
+def _rows(folder: Path, manifest: Mapping[str, Any]) -> tuple[pa.Table, str]:
+    """The rows, and the world that they come from."""
     path = folder / "requests.parquet"
     if not path.is_file():
         made = "one of many points" if (folder / "points.parquet").is_file() else "made with --no-rows"
         raise UsageError(f"{folder}: it has no rows (requests.parquet), being {made}; name a run that kept its rows")
     try:
         rows = pq.read_table(path)
+        world = LIVE if "world" in rows.column_names else str(manifest.get("world", SIMULATED))
         if "world" in rows.column_names:
             rows = rows.filter(pc.equal(rows["world"], LIVE))
         if "seed" not in rows.column_names and len(seeds := manifest.get("seeds", ())) == 1:
             rows = rows.append_column("seed", pa.array([seeds[0]] * len(rows), pa.int64()))
-        wanted = pa.schema([("policy", pa.string()), ("seed", pa.int64()), *SCHEMA])
-        missing = [name for name in wanted.names if name not in rows.column_names]
+        schema = pa.schema([("policy", pa.string()), ("seed", pa.int64()), *SCHEMA])
+        missing = [name for name in schema.names if name not in rows.column_names]
         if missing:
             raise ArtifactError(f"{path}: the columns {', '.join(missing)} are missing; was another splitexit at work?")
-        rows = rows.select(wanted.names).cast(wanted)
+        rows = rows.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise ArtifactError(f"{path}: not the rows of a run: {' '.join(str(error).split())[:200]}") from error
     if not len(rows):
         raise UsageError(f"{folder}: not a single request was answered in this run; name another")
-    return rows
+    return rows, world
 
 
 def _experiment(folder: Path, scenario: Scenario, manifest: Mapping[str, Any]) -> Experiment:
