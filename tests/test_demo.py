@@ -12,9 +12,10 @@ pytest.importorskip("torch")
 pytest.importorskip("grpc")
 
 from splitexit.bundle import Bundle
+from splitexit.calibration import Calibration
 from splitexit.cli import run
 from splitexit.demo import live_policies
-from splitexit.errors import UsageError
+from splitexit.errors import ProcessError
 from splitexit.scenario import load
 from tests import synthetic
 
@@ -60,32 +61,44 @@ def test_it_measures_and_simulates_every_policy(
     }
 
 
-def test_a_crowd_is_refused(scenario: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert (
-        run(["demo", str(scenario), "--set", "devices.count=3", "--out", str(tmp_path / "x")]) == UsageError.exit_code
-    )
-    assert "the demo runs one device" in capfd.readouterr().err
+def test_several_devices_are_shown_side_by_side(
+    live_bundle: Bundle,
+    scenario: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is printed names every process; figures are over all devices."""
+    calibration = Calibration.load(live_bundle.calibration)
+    monkeypatch.setattr("splitexit.demo.calibrate_host", lambda bundle: calibration)
+    options = ["--set", "devices.count=2", "--set", "policies={image: {name: offload, split: 0, codec: image}}"]
+    assert run(["demo", str(scenario), *options, "--requests", "10", "--out", str(tmp_path / "x")]) == 0
+    head, *lines, folder = capfd.readouterr().out.strip().splitlines()
+    assert " ".join([head, *lines]).count("(process") == 3
+    assert "20 images for each policy" in " ".join([head, *lines])
+    assert folder == str(tmp_path / "x")
 
 
 def test_an_interruption_keeps_what_was_measured(live_bundle: Bundle, scenario: Path) -> None:
     from types import SimpleNamespace
 
     from splitexit.demo import _measure
+    from splitexit.live.deployment import LiveRun
     from splitexit.sim import simulate
     from tests.live_bundle import open_experiment
 
     experiment = open_experiment(live_bundle, scenario.parent)
 
-    def run_until(stop: str) -> dict[str, object]:
-        def station_run(policy: str, seed: int, client: object, sink: object, requests: int) -> None:
-            if policy == stop:
-                raise KeyboardInterrupt
-            for row in simulate(experiment, policy, seed, requests):
-                sink(row)  # type: ignore[operator]
+    def run_until(stop: str, failed: dict[str, str] | None = None) -> list[str]:
+        def run_live(policy: str, seed: int, requests: int) -> LiveRun:
+            rows = simulate(experiment, policy, seed, requests)
+            return LiveRun(rows, 0, {}, policy == stop, failed or {})
 
-        station = SimpleNamespace(experiment=experiment, run=station_run)
-        return _measure(station, ["local", "oracle"], 0, None, 5, lambda line: None)  # type: ignore[arg-type]
+        deployment = SimpleNamespace(experiment=experiment, run=run_live)
+        return list(_measure(deployment, ["local", "oracle"], 0, 5, lambda line: None))  # type: ignore[arg-type]
 
-    assert list(run_until("oracle")) == ["local"]
+    assert run_until("oracle") == ["local"]
     with pytest.raises(KeyboardInterrupt):
         run_until("local")
+    with pytest.raises(ProcessError, match="device 0 was killed"):
+        run_until("none", {"device 0": "device 0 was killed"})
