@@ -14,19 +14,17 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Hashable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-import numpy as np
-
 from splitexit.links import Fifo
 from splitexit.live.address import Address
 from splitexit.live.clock import SPIN_S, be_punctual, sleep_until
+from splitexit.live.fidelity import Fidelity
 
 READ_BYTES = 65536
 FULL_BYTES = 4 * 2**20
@@ -34,58 +32,6 @@ FULL_BYTES = 4 * 2**20
 
 LONGEST_S = 60.0
 """The clock of a lock takes no infinite times: who waits for longer looks again."""
-
-
-@dataclass
-class Fidelity:
-    """How well one direction kept to its virtual clock.
-
-    late_s   seconds by which pieces were handed on too late (the latest ones)
-    ideal_s  seconds that the link was busy without a gap, by the virtual clock, in stretches of BUSY_S or more
-    real_s   the same as it really was
-    """
-
-    BUSY_S = 0.05
-
-    late_s: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))
-    size_bytes: int = 0
-    ideal_s: float = 0.0
-    real_s: float = 0.0
-    _first: tuple[Piece, float] | None = None
-    _last: tuple[Piece, float] | None = None
-
-    def note(self, piece: Piece, late_s: float) -> None:
-        """A piece was handed on."""
-        self.late_s.append(late_s)
-        self.size_bytes += len(piece.content)
-        if self._last is None or piece.start_s > self._last[0].sent_s:
-            self._end_stretch()
-            self._first = (piece, late_s)
-        self._last = (piece, late_s)
-
-    def _end_stretch(self) -> None:
-        if self._first is None or self._last is None:
-            return
-        (first, first_late_s), (last, last_late_s) = self._first, self._last
-        busy_s = last.arrive_s - first.arrive_s
-        if busy_s >= self.BUSY_S:
-            self.ideal_s += busy_s
-            self.real_s += busy_s + last_late_s - first_late_s
-        self._first = None
-
-    def summary(self) -> dict[str, float]:
-        """Bytes, added delay in ms, and the error of the rate while the link was busy (NaN where it never was)."""
-        self._end_stretch()
-        late_ms = 1e3 * np.array(self.late_s or [0.0])
-        p50, p99 = np.percentile(late_ms, (50, 99))
-        rate_error = self.ideal_s / self.real_s - 1.0 if self.real_s else float("nan")
-        return {
-            "bytes": self.size_bytes,
-            "added_delay_ms_p50": float(p50),
-            "added_delay_ms_p99": float(p99),
-            "added_delay_ms_max": float(late_ms.max()),
-            "rate_error_percent": 100.0 * rate_error,
-        }
 
 
 @dataclass(slots=True)
@@ -216,7 +162,8 @@ class Direction:
         with self._changed:
             for piece in pieces:
                 if piece.fidelity is self.fidelity:
-                    self.fidelity.note(piece, now_s - piece.arrive_s)
+                    size_bytes, late_s = len(piece.content), now_s - piece.arrive_s
+                    self.fidelity.note(piece.start_s, piece.sent_s, piece.arrive_s, size_bytes, late_s)
         for piece in pieces:
             piece.gone.set()
 
