@@ -36,16 +36,23 @@ def uploads_ms(made: Constant, plan: Plan) -> list[float]:
     return found
 
 
+KB256, MB = 262_144, 1_048_576
+GROWING: Plan = [(0.0, size) for size in (1024, KB64, KB64, KB64, KB256, KB256, MB, MB)] + [(0.3, MB), (1.0, MB)]
+
 MEASURED: list[tuple[float, float, Plan, list[float]]] = [
     (100.0, 20.0, [(0.0, 14_480)], [21.32]),
     (100.0, 20.0, [(0.0, 14_490)], [60.49]),
     (100.0, 20.0, [(0.0, KB64), (0.0, KB64), (1.0, KB64), (3.0, KB64)], [103.32, 25.55, 103.57, 102.68]),
-    (100.0, 20.0, [(0.0, 262_144), (0.0, 262_144), (0.6, 262_144)], [186.60, 43.80, 74.06]),
+    (100.0, 20.0, [(0.0, KB256), (0.0, KB256), (0.6, KB256)], [186.60, 43.80, 74.06]),
     (100.0, 50.0, [(0.0, 8_192), (0.0, 8_192), (0.0, KB64)], [50.81, 50.75, 254.96]),
-    (10.0, 20.0, [(0.0, KB64), (0.0, KB64), (0.0, 262_144)], [121.19, 74.47, 237.69]),
-    (10.0, 5.0, [(0.0, 262_144), (0.6, 262_144)], [222.69, 223.35]),
+    (10.0, 20.0, [(0.0, KB64), (0.0, KB64), (0.0, KB256)], [121.19, 74.47, 237.69]),
+    (10.0, 20.0, [(0.0, KB64), (0.0, KB64), (0.3, KB64), (1.0, KB64)], [121.59, 74.45, 93.18, 123.78]),
+    (10.0, 5.0, [(0.0, KB256), (0.6, KB256)], [222.69, 223.35]),
+    (100.0, 20.0, GROWING, [20.36, 103.15, 25.62, 25.61, 71.64, 42.05, 108.59, 108.33, 122.51, 230.85]),
+    (100.0, 50.0, GROWING, [50.22, 252.96, 55.60, 55.58, 161.66, 72.07, 195.30, 138.42, 138.62, 274.74]),
+    (10.0, 20.0, GROWING, [21.03, 123.83, 74.53, 74.54, 237.80, 237.78, 890.75, 890.59, 890.42, 890.26]),
 ]
-"""By Linux 6.18, cubic, with the predecessor of benchmarks/upload.py: Mbit/s, ms each way, gaps and sizes, ms to the last byte."""
+"""By Linux 6.18, cubic, over the TUN network: Mbit/s, ms each way, gaps and sizes, ms to the last byte."""
 
 
 @pytest.mark.parametrize(("mbps", "delay_ms", "plan", "measured_ms"), MEASURED)
@@ -55,7 +62,7 @@ def test_as_measured(mbps: float, delay_ms: float, plan: Plan, measured_ms: list
 
 
 def test_a_fresh_window_by_hand() -> None:
-    """64 KiB are 46 segments: 10, 20 and 16 of them, a round trip and a segment apart."""
+    """64 KiB are 46 segments: 10, 20 and 16 of them, a round trip and a segment apart, while each is acknowledged."""
     segment_ms, last_bytes = 1500 * 8 / 1e5, KB64 - 45 * SEGMENT_BYTES + 52
     fresh_ms, warm_ms = uploads_ms(link(), [(0.0, KB64), (0.0, KB64)])
     assert fresh_ms == pytest.approx(2 * (40.0 + segment_ms) + 15 * segment_ms + last_bytes * 8 / 1e5 + 20.0, abs=1e-9)
@@ -121,6 +128,88 @@ def test_idle_restart(idle_s: float) -> None:
     window = max(10, 160 >> int(idle_s / 0.24))
     assert fifo.peek(sent_s + idle_s, window * SEGMENT_BYTES)[1] - sent_s - idle_s < 0.04
     assert fifo.peek(sent_s + idle_s, (window + 1) * SEGMENT_BYTES)[1] - sent_s - idle_s > 0.04
+
+
+def window(fifo: Fifo) -> int:
+    """Segments that may leave now, once all are acknowledged."""
+    connection = fifo.connections[None]  # type: ignore[index]
+    connection._hear(inf)
+    return connection._window
+
+
+def test_acknowledgements_are_delayed_once_the_receiver_has_answered() -> None:
+    """Each for two segments then: every round trip of a window that has not grown takes a segment's time more."""
+    fresh, known, segment_s = Fifo(link(10.0, 50.0)), Fifo(link(10.0, 50.0)), 1500 * 8e-7
+    known.send(0.0, 100)
+    fresh_s, known_s = fresh.send(1.0, KB64)[1], known.send(1.0, KB64)[1]
+    assert known_s - fresh_s == pytest.approx(2 * segment_s, abs=1e-9)
+
+
+def test_hystart_ends_slow_start_when_acknowledgements_fill_half_the_round_trip() -> None:
+    """100 Mbit/s: one in 0.24 ms; the train of the round of 182 segments passes 20.6 ms; Linux stopped at 364."""
+    fifo, now_s = Fifo(link()), 0.0
+    for size_bytes in (KB64, KB64, KB256):
+        now_s = fifo.send(now_s, size_bytes)[2] + 0.02
+        assert fifo.connections[None]._threshold == inf  # type: ignore[index]
+    grown = window(fifo)
+    assert 2 * 182 > grown > 182
+    now_s = fifo.send(now_s, KB256)[2] + 0.02
+    assert window(fifo) == fifo.connections[None]._threshold == 2 * 182  # type: ignore[index]
+
+
+def test_hystart_ends_slow_start_when_round_trips_grow() -> None:
+    """10 Mbit/s: with acknowledgements every 2.4 ms there is no train, but a queue of more than an eighth of 41 ms."""
+    fifo = Fifo(link(10.0))
+    fifo.send(0.0, 100)
+    now_s = fifo.send(1.0, MB)[2]
+    before = window(fifo)
+    assert 33 < before < 200  # a full path, and its queue; not the 700 segments of the message
+    fifo.send(now_s + 0.02, MB)
+    assert window(fifo) - before in (725 // 20, 725 // 20 + 1)  # cubic: one for 20, and what was left over
+
+
+def test_below_sixteen_segments_slow_start_goes_on() -> None:
+    """HYSTART_LOW_WINDOW: even where the path is full at once."""
+    fifo = Fifo(link(1.0, 0.1))
+    fifo.send(0.0, 10 * SEGMENT_BYTES)
+    assert window(fifo) >= 16
+
+
+def test_idle_time_counts_in_smoothed_round_trips() -> None:
+    """A queue makes them long: at 1 Mbit/s the last of 100 segments took over a second; 0.8 s are no idle time then."""
+    fifo = Fifo(link(1.0, 5.0))
+    for _ in (1, 2):
+        sent_s = fifo.send(fifo.free_s + 0.1, 100 * SEGMENT_BYTES)[1]
+    before = window(fifo)
+    assert fifo.connections[None]._srtt_s > 0.3  # type: ignore[index]
+    fifo.send(sent_s + 0.1, 100)
+    assert window(fifo) == before
+
+
+def test_after_an_idle_time_slow_start_goes_up_to_three_quarters() -> None:
+    """tcp_cwnd_restart: what was known of the path is not forgotten."""
+    fifo, now_s = Fifo(link()), 0.0
+    for size_bytes in (KB64, KB64, KB256, KB256):
+        now_s = fifo.send(now_s, size_bytes)[2] + 0.02
+    connection = fifo.connections[None]  # type: ignore[index]
+    before = window(fifo)
+    fifo.send(now_s + 60.0, 100)
+    assert connection._window == INITIAL_SEGMENTS
+    assert connection._threshold == max(2 * 182, before * 3 // 4)
+
+
+def test_a_fork_goes_its_own_way() -> None:
+    """HyStart's state included: what is tried on a copy leaves no trace."""
+    fifo, now_s = Fifo(link()), 0.0
+    for size_bytes in (1024, KB64, KB64):
+        now_s = fifo.send(now_s, size_bytes)[2] + 0.02
+    plain = fifo.fork()
+    for _ in range(4):
+        fifo.peek(now_s, MB)
+        fifo.fork().send(now_s, KB256)
+    for size_bytes in (KB256, KB256, MB):
+        assert fifo.send(now_s, size_bytes) == plain.send(now_s, size_bytes)
+        now_s = fifo.arrived_s if fifo.arrived_s > now_s else now_s + 1.0
 
 
 def test_a_message_waits_for_the_one_before() -> None:

@@ -163,16 +163,16 @@ class Fifo:
             self.free_s = sent_s = link.finish_s(start_s, size_bytes)
             return start_s, sent_s, sent_s + link.delay_s
         if self.connections is not None:
-            return start_s, *self._send_by_tcp(self.connections, start_s, size_bytes, sender)
+            return start_s, *self._send_by_tcp(self.connections, now_s, start_s, size_bytes, sender)
         self.free_s = sent_s = link.finish_s(start_s, size_bytes)
         self.arrived_s = max(self.arrived_s, link.arrive_s(start_s, sent_s))
         return start_s, sent_s, self.arrived_s
 
     def _send_by_tcp(
-        self, connections: Connections, start_s: float, size_bytes: float, sender: Hashable
+        self, connections: Connections, now_s: float, start_s: float, size_bytes: float, sender: Hashable
     ) -> tuple[float, float]:
         if sender is None:
-            self.free_s = connections[None].send(start_s, size_bytes, self.link.finish_s)
+            self.free_s = connections[None].send(now_s, size_bytes, self.link.finish_s)
             return connections.arrive(None, start_s, self.free_s)
         self.free_s = self.link.finish_s(start_s, wire_bytes(size_bytes))
         return connections.deliver(sender, start_s, self.free_s, size_bytes)

@@ -177,10 +177,9 @@ class Connection:
             size_bytes: without headers.
             serve: the link, asked for one window after the other in the order of time.
         """
-        at_s = max(start_s, self.sent_s)
-        opened_s = start_s
-        self._hear(at_s)
-        self._restart(at_s)
+        at_s, opened_s = max(start_s, self.sent_s), start_s
+        self._hear(start_s)
+        self._restart(start_s)
         left, left_bytes, held = ceil(size_bytes / SEGMENT_BYTES), wire_bytes(size_bytes), False
         while left and at_s < inf:
             count = min(left, self._window - (self._sent - self._acked))
