@@ -69,7 +69,7 @@ class Crew:
 
     def _wait_in_line(self, job: EdgeJob) -> None:
         """Until the job is in a batch; the thread of the oldest rings the alarm for those that wait for company."""
-        for until_s in (job.arrive_s + self._patience_s, job.give_up_s):
+        for until_s in (min(job.arrive_s + self._patience_s, job.give_up_s), job.give_up_s):
             if job.worker is not None or job.turn.wait(min(until_s - time.monotonic(), threading.TIMEOUT_MAX)):
                 return
             with self._lock:
