@@ -24,7 +24,11 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 MOST = 0.999
-"""The strongest dependence that is kept: at 1 all parts would be one."""
+"""The strongest correlation that is kept: at 1 all parts would be one."""
+
+LONGEST = 0.95
+"""The strongest autocorrelation that is kept: of a memory of more than some twenty requests, the few hundred that a
+calibration takes can say nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,39 +50,87 @@ class Dependence:
     def measured(cls, parts: Sequence[Sequence[float]]) -> Dependence:
         """Fits ρ and φ to seconds: one sequence for every part, over the same requests in their order.
 
-        Both come from the mean of the parts' normal scores (of ranks, so that no outlier counts for more than its
-        rank), weighted by the parts' spread, because what matters is the spread of their sum. With weights v that
-        add up to 1 and V = Σ v², the model gives that mean the variance V + ρ (1 − V) and the autocovariance ρ φ.
-        What lies within two standard errors of none is none.
+        ρ is such that the sum of all parts deviates as it was measured to: the correlation of ranks would say too much
+        of that where slow phases are shared and interruptions are not. φ is such that the normal scores of the sums
+        have the autocorrelation that was measured. Outliers do not count: sums are clipped to their 2.5 % and 97.5 %
+        quantiles. What lies within two standard errors of none is none.
         """
         seconds = np.array(parts, dtype=float)
-        spread = np.subtract(*np.quantile(seconds, (0.84, 0.16), axis=1)) if seconds.size else np.zeros(0)
-        if not spread.sum():
+        if seconds.size == 0 or len(seconds) < 2:
             return cls()
-        weights = spread / spread.sum()
-        own, requests = float((weights**2).sum()), seconds.shape[1]
-        if own > MOST:
-            return cls()  # one part is all there is
-        mean = weights @ _scores(seconds)
-        within = (float(mean.var()) - own) / (1.0 - own)
-        if within < 2.0 * math.sqrt(2.0 / requests) * own / (1.0 - own):
+        sums, model = seconds.sum(axis=0), _Model(seconds)
+        if _spread(sums) <= (1.0 + 2.0 * _spread_error(sums)) * _spread(model.sums(0.0)):
             return cls()
-        centred = mean - mean.mean()
-        after = float((centred[1:] * centred[:-1]).mean())
-        certain = after > 2.0 / math.sqrt(requests) * float(mean.var())
-        return cls(_kept(within), _kept(after / within) if certain else 0.0)
+        within = model.within(_spread(sums))
+        scores = _scores(sums)
+        after = float(np.mean(scores[1:] * scores[:-1]) / scores.var())
+        certain = after > 2.0 / math.sqrt(sums.size)
+        return cls(_kept(within, MOST), _kept(after / model.shared(within), LONGEST) if certain else 0.0)
 
 
-def _kept(value: float) -> float:
-    return float(f"{min(value, MOST):.4g}")
+class _Model:
+    """Sums of parts that depend on one factor, each part with the times that were measured of it.
+
+    Args:
+        seconds: (parts, requests).
+    """
+
+    DRAWS, STEPS = 8000, 20
+
+    def __init__(self, seconds: Array) -> None:
+        rng = np.random.default_rng(0)
+        self._sorted = np.sort(seconds, axis=1)
+        self._factor, self._own = rng.standard_normal(self.DRAWS), rng.standard_normal((len(seconds), self.DRAWS))
+
+    def sums(self, rho: float) -> Array:
+        """(DRAWS,) with this correlation within."""
+        from scipy.special import ndtr
+
+        u = ndtr(math.sqrt(rho) * self._factor + math.sqrt(1.0 - rho) * self._own)
+        at = np.linspace(0.0, 1.0, self._sorted.shape[1])
+        parts = [np.interp(column, at, known) for column, known in zip(u, self._sorted, strict=True)]
+        return np.asarray(np.sum(parts, axis=0))
+
+    def within(self, spread_s: float) -> float:
+        """The correlation under which sums spread so: they spread the more, the larger it is."""
+        low, high = 0.0, MOST
+        for _ in range(self.STEPS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if _spread(self.sums(middle)) < spread_s else (low, middle)
+        return high
+
+    def shared(self, rho: float) -> float:
+        """The part of the variance of the sums' normal scores that comes of the factor."""
+        return float(np.corrcoef(self._factor, _scores(self.sums(rho)))[0, 1]) ** 2
 
 
-def _scores(seconds: Array) -> Array:
-    """Normal scores of each row's ranks; equal values are ranked in their order."""
+def _clipped(values: Array) -> Array:
+    return np.asarray(np.clip(values, *np.quantile(values, (0.025, 0.975))))
+
+
+def _spread(values: Array) -> float:
+    return float(_clipped(values).std())
+
+
+def _spread_error(values: Array) -> float:
+    """Relative standard error of `_spread`, from the fourth moment."""
+    clipped = _clipped(values)
+    if not (variance := float(clipped.var())):
+        return 0.0
+    kurtosis = float(((clipped - clipped.mean()) ** 4).mean()) / variance**2
+    return math.sqrt(max(kurtosis - 1.0, 0.0) / (4 * values.size))
+
+
+def _kept(value: float, most: float) -> float:
+    return float(f"{min(value, most):.4g}")
+
+
+def _scores(values: Array) -> Array:
+    """Normal scores of ranks; equal values are ranked in their order."""
     from scipy.special import ndtri
 
-    ranks = seconds.argsort(axis=1, kind="stable").argsort(axis=1)
-    return np.asarray(ndtri((ranks + 0.5) / seconds.shape[1]))
+    ranks = values.argsort(kind="stable").argsort()
+    return np.asarray(ndtri((ranks + 0.5) / values.size))
 
 
 class Uniforms:

@@ -42,7 +42,7 @@ def calibrate_host(
 
     NETWORKS.load(network).require()
     pairs, images = calibrate.recorded_pairs(bundle), calibrate.read_images(bundle, None)
-    rpc = rpc_through(bundle, network)
+    rpc = rpc_through(bundle, network, RPC_CALLS)
     keep_memory()  # as in the processes of a live run
     return calibrate.calibrate(
         bundle,
@@ -56,7 +56,7 @@ def calibrate_host(
     )
 
 
-def rpc_through(bundle: Bundle, network: str, calls: int = RPC_CALLS) -> Rpc:
+def rpc_through(bundle: Bundle, network: str, calls: int) -> Rpc:
     """What a call costs through an unshaped network of this kind; raises as `calibrate_host`."""
     with _unshaped(bundle, network) as through:
         return measure_rpc(bundle.path, calls, through)
