@@ -83,6 +83,17 @@ def test_a_scenario_can_name_the_file(live_bundle: Bundle, edge: Process, tmp_pa
     assert len(to_table(simulate(experiment, "split", 0))) == 50
 
 
+def test_an_edge_can_stand_for_a_machine_by_its_file(live_bundle: Bundle, tmp_path: Path) -> None:
+    """The local calibration, twice as slow, as that of a board."""
+    Calibration.load(live_bundle.calibration).slowed(2.0).save(tmp_path / "board.json")
+    options = ("--listen", "127.0.0.1:0", "--hardware", tmp_path / "board.json")
+    with started("serve", live_bundle.path, *options) as paced, pytest.raises(UsageError, match=r"board\.json"):
+        measure(live_bundle, Address.parse(paced.address, "--edge"))
+    broken = run("serve", live_bundle.path, "--listen", "127.0.0.1:0", "--hardware", tmp_path / "none.json")
+    assert broken.returncode == 2
+    assert len(broken.stderr.strip().splitlines()) == 1
+
+
 def test_nobody_there(live_bundle: Bundle) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -22,7 +22,7 @@ from splitexit.confidence import RULES
 from splitexit.decision import Plan
 from splitexit.errors import PolicyError, UsageError
 from splitexit.experiment import HOST
-from splitexit.hardware import named
+from splitexit.hardware import calibration_on
 from splitexit.live.crew import ALONE, Crew
 from splitexit.live.model import LiveModel
 from splitexit.live.pace import Pace, Paced
@@ -118,11 +118,12 @@ class EdgeRuntime:
     ) -> EdgeRuntime:
         """Serves the bundle in a folder, with every codec that it was calibrated for or recorded with.
 
-        On the hardware `host` native, else paced to stand for that machine. Raises InputError where files do not fit.
+        On the hardware `host` native, else paced to stand for that machine (a name, or the path of its
+        calibration.json). Raises InputError where files do not fit.
         """
         bundle = Bundle.open(path)
         host = Calibration.load(bundle.calibration, bundle.spec)
-        paced = None if hardware == HOST else named(hardware).calibrate(bundle.spec, host)
+        paced = None if hardware == HOST else calibration_on(hardware, bundle.spec, host)
         recorded = Recording.load(bundle.recording, bundle.spec).test.pairs if bundle.recording.exists() else {}
         model = LiveModel.open(bundle, host.decode.keys() | recorded.keys())
         return cls(model, workers=workers, queue=queue, batching=batching, hardware=hardware, calibration=paced)
