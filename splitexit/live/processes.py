@@ -27,7 +27,7 @@ from splitexit.errors import InputError, ProcessError, SplitexitError
 NAMESPACES = Path("/var/run/netns")
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 
-START_S, END_S = 120.0, 3.0
+START_S, END_S = 300.0, 3.0
 """How long a process may take to start (it loads torch and a model, perhaps with many others), and to be gone."""
 
 Message = tuple[Any, ...]
