@@ -132,6 +132,7 @@ def _calibration(model: LiveModel) -> Calibration:
         decode=codec,
         rpc=Rpc(150, 200, Distribution.constant(0.001)),
         weights_sha256=model.spec.weights_sha256,
+        batch={1: 1.0, 4: 2.0},
     )
 
 

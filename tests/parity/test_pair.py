@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,15 @@ TIMES = {
     "edge_compute_s",
     "done_s",
 }
-WORLDS = {
+BUSY_EDGE: dict[
+    str, Any
+] = {  # a device that is far faster than its edge, with images that come quicker than it answers
+    "devices__hardware": "raspberry-pi-4",
+    "devices__arrivals__rate_hz": 30.0,
+    "devices__deadline_ms": 400.0,
+    "uplink__mbps": 20.0,
+}
+WORLDS: dict[str, dict[str, Any]] = {
     "calm": {},
     "busy": {"devices__arrivals__rate_hz": 14.0, "devices__deadline_ms": 250.0, "uplink__mbps": 1.0},
     "waiting": {"devices__pipeline": False, "devices__arrivals__rate_hz": 10.0, "devices__deadline_ms": 200.0},
@@ -36,6 +45,10 @@ WORLDS = {
         "uplink": {"name": "gilbert-elliott", "mbps": 6, "delay_ms": 5, "p": 0.05, "r": 0.1},
         "devices__deadline_ms": 300.0,
     },
+    "batches": BUSY_EDGE | {"edge__batching": {"max_size": 4, "max_wait_ms": 15.0}},
+    "full": BUSY_EDGE | {"edge__queue": 2},
+    "full of batches": BUSY_EDGE
+    | {"edge__batching": {"max_size": 3}, "edge__queue": 2, "edge__workers": 2, "devices__retries": 2},
 }
 
 
@@ -69,3 +82,15 @@ def test_the_worlds_hold_every_kind_of_answer(live_bundle: Bundle, tmp_path: Pat
     assert len({row.exit for row in busy}) > 1
     assert len({row.prediction for row in busy}) > 1
     assert {row.deadline_met for row in busy} == {True, False} or any(row.lost_reply for row in busy)
+
+
+def test_the_busy_worlds_shed_and_wait(live_bundle: Bundle, tmp_path: Path) -> None:
+    """Likewise."""
+    full, batches = (
+        simulate(open_experiment(live_bundle, tmp_path, **WORLDS[world]), "offload", SEED, REQUESTS)
+        for world in ("full", "batches")
+    )
+    assert sum(row.shed for row in full) > 50
+    assert sum(row.lost_reply for row in batches) > 10
+    waits_s = [row.edge_wait_s for row in batches if row.answered_by == EDGE]
+    assert sum(wait_s > 0 for wait_s in waits_s) > 100
