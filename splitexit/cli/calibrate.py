@@ -1,6 +1,6 @@
 """calibrate: what the parts of a bundle cost, on this machine or on one that serves it.
 
-Like cli.models this file must import without pydantic and grpc; what needs them is imported when it is asked for.
+What needs grpc is imported when it is asked for: calls need not be measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands that make a bundle: train, train-codec, record (and calibrate, in a file of its own).
+"""Commands that make a bundle: train, train-codec, record; calibrate stands in a file of its own.
 
 This file must import on a machine that has torch, typer and rich but neither pydantic nor grpc, so that a bare
 GPU machine can train: `python -c "from splitexit.cli.models import app_main; app_main()" train …`.
@@ -36,11 +36,8 @@ def register(app: typer.Typer) -> None:
 
 def app_main() -> None:
     """These commands alone, for machines that lack what the other commands need."""
-    from splitexit.cli import calibrate
-
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     register(app)
-    calibrate.register(app)
     app.callback()(lambda: None)
     try:
         app()
