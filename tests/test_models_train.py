@@ -98,6 +98,19 @@ def test_uncoupled_exits_leave_the_backbone_as_its_twin_has_it(shapes, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(twin, net, strict=True))
 
 
+def test_frozen_exits_are_trained_beside_a_backbone_that_stays_as_it_was(shapes, tmp_path):
+    recipe = dataclasses.replace(TINY, epochs=1, limit=120)
+    alone = train(dataclasses.replace(recipe, shares=()), source=shapes, test=None, out=tmp_path / "twin")
+    later = dataclasses.replace(recipe, init=str(alone.path), freeze=True, head={"name": "conv", "size": 4})
+    beside = train(later, source=shapes, test=None, out=tmp_path / "exits")
+    twin, net = multi_exit.load(alone), multi_exit.load(beside)
+    before, after = ([*n.stages.state_dict().values(), *n.heads[-1].state_dict().values()] for n in (twin, net))
+    assert len(before) == len(after)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)), "batch norm's means included"
+    assert any(module.num_batches_tracked > 0 for module in net.heads[0].modules() if hasattr(module, "running_mean"))
+    assert [e.head["name"] for e in beside.spec.exits] == ["conv"] * (len(beside.spec.exits) - 1) + ["pooled"]
+
+
 def test_the_twin_without_exits_has_one_output(shapes, tmp_path):
     twin = train(dataclasses.replace(TINY, shares=(), epochs=1), source=shapes, test=None, out=tmp_path)
     assert len(twin.spec.exits) == 1
@@ -133,6 +146,7 @@ def test_bf16_trains_too(shapes, tmp_path):
         ({"precision": "fp8"}, "bf16 or fp32"),
         ({"epochs": 0}, "epochs"),
         ({"coupling": 1.5}, "coupling"),
+        ({"freeze": True}, "freeze: needs a trained network to start from"),
         ({"validation": 1.0}, "validation"),
         ({"batch": 10_000}, "smaller --batch"),
         ({"augment": "mixup"}, "crop-flip"),

@@ -86,6 +86,9 @@ def train(
     init: Annotated[
         str | None, typer.Option(help="Bundle whose backbone and final head to start from, e.g. the exit-free twin.")
     ] = None,
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="Train the early heads alone; the rest stays as --init gave it.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     stop_after: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many epochs; the same command goes on.")
@@ -115,6 +118,7 @@ def train(
         precision=precision,
         seed=seed,
         init=init,
+        freeze=freeze,
     )
     console = Console(stderr=True)
     with _interruptible(console, out), _watching(console) as watcher:

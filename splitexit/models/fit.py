@@ -77,11 +77,13 @@ class Run:
         self.net = multi_exit.build(_net_config(recipe, self.train_set), recipe.seed)
         if recipe.init is not None:
             multi_exit.start_from(self.net, Bundle.open(recipe.init))
+        if recipe.freeze:
+            self.net.freeze_backbone()
         self.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.objective: Objective = create(OBJECTIVES, recipe.objective)
         self.steps = len(kept) // recipe.batch
         self.optimiser = torch.optim.SGD(
-            self.net.parameters(),
+            [parameter for parameter in self.net.parameters() if parameter.requires_grad],
             lr=recipe.lr,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,

@@ -25,6 +25,9 @@ from splitexit.models.spec import Spec, create
 
 Shape = tuple[int, ...]
 
+FINAL: Spec = {"name": "pooled"}
+"""The final classifier, with or without early exits: that of the exit-free network."""
+
 
 @dataclass(frozen=True)
 class NetConfig:
@@ -35,7 +38,7 @@ class NetConfig:
         input_shape: C×H×W.
         num_classes: K.
         shares: where the early exits go, as shares of the exit-free network's cost; empty = no early exit.
-        head: a spec of the head zoo, used for every exit and the final classifier.
+        head: a spec of the head zoo, used for every early exit; the final one is the backbone's own, pooled.
         cuts: a stage ends behind every block that carries an exit (`exits`), or behind every block (`blocks`).
         mean, std: of the pixels in [0, 1], one for every channel.
         class_names: in label order.
@@ -104,6 +107,19 @@ class MultiExitNet(nn.Module):
         logits: Tensor = self.heads[exit_](features)
         return logits
 
+    def freeze_backbone(self) -> None:
+        """Stages and the final head keep their weights from now on; only the early heads can still be trained."""
+        for part in (self.stages, self.heads[-1]):
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> MultiExitNet:
+        """As of any module; what is frozen stays in evaluation mode, or its batch norm would go on."""
+        super().train(mode)
+        for part in (*self.stages, *self.heads):
+            if mode and not any(p.requires_grad for p in part.parameters()):
+                part.eval()
+        return self
+
     def relative_costs(self) -> tuple[float, ...]:
         """For every exit, the cost up to it and of its own head, relative to the exit-free network; the last is 1."""
         spent = list(accumulate(stage.macs for stage in self.spec.stages))
@@ -124,11 +140,11 @@ def build(config: NetConfig, seed: int = 0) -> MultiExitNet:
         torch.manual_seed(seed)
         blocks = create(BACKBONES, config.backbone).blocks(config.input_shape[0])
         costs = _block_costs(blocks, config.input_shape)
-        final = _head(config, costs[-1].output_shape)
+        final = _head(config, FINAL, costs[-1].output_shape)
         macs = [cost.macs for cost in costs]
         total = sum(macs) + measure(final, costs[-1].output_shape).macs
         places = [*place(config.shares, macs, total), len(blocks)]
-        heads = [_head(config, costs[number - 1].output_shape) for number in places[:-1]]
+        heads = [_head(config, config.head, costs[number - 1].output_shape) for number in places[:-1]]
         return _assemble(config, blocks, costs, places, [*heads, final])
 
 
@@ -140,8 +156,8 @@ def _block_costs(blocks: Sequence[nn.Module], shape: Shape) -> list[Cost]:
     return costs
 
 
-def _head(config: NetConfig, shape: Shape) -> nn.Module:
-    return create(HEADS, config.head, shape=shape, num_classes=config.num_classes)
+def _head(config: NetConfig, spec: Spec, shape: Shape) -> nn.Module:
+    return create(HEADS, spec, shape=shape, num_classes=config.num_classes)
 
 
 def _assemble(
@@ -158,7 +174,8 @@ def _assemble(
     bounds = list(pairwise([0, *cuts]))
     stages = [nn.Sequential(*blocks[a:b]) for a, b in bounds]
     stages[0].insert(0, Normalise(config.mean, config.std))
-    exits = [_exit(cuts.index(p) + 1, head, costs[p - 1], config.head) for p, head in zip(places, heads, strict=True)]
+    specs = [config.head] * (len(heads) - 1) + [FINAL]
+    exits = [_exit(cuts.index(p) + 1, head, costs[p - 1], of) for p, head, of in zip(places, heads, specs, strict=True)]
     spec = ModelSpec(
         name=config.name,
         backbone={**config.backbone, "cuts": cuts},

@@ -35,6 +35,8 @@ class Recipe:
         seed: of weights, order and augmentation.
         init: a bundle whose backbone and final head the training starts from, as BranchyNet starts from the trained
             baseline (arXiv 1709.01686); None starts from random weights.
+        freeze: train the early heads alone, on the backbone and final head of `init` as they are: the second of two
+            phases (SDN's "IC-only", arXiv 1810.07052). The final exit then answers what the exit-free network does.
     """
 
     backbone: Spec = field(default_factory=lambda: {"name": "resnet", "depth": 32})
@@ -55,6 +57,7 @@ class Recipe:
     precision: str = "bf16"
     seed: int = 0
     init: str | None = None
+    freeze: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
@@ -64,6 +67,8 @@ class Recipe:
             raise UsageError(f"precision: expected bf16 or fp32, found {self.precision!r}")
         if not 0 <= self.coupling <= 1:
             raise UsageError(f"coupling: expected a share from 0 to 1, found {self.coupling}")
+        if self.freeze and (self.init is None or not self.shares):
+            raise UsageError("freeze: needs a trained network to start from (--init) and early exits to train")
         if not 0 < self.validation < 1:
             raise UsageError(f"validation: expected a share between 0 and 1, found {self.validation}")
 

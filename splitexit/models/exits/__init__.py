@@ -14,5 +14,6 @@ HEADS: Registry[nn.Module] = Registry(
     "exit head",
     {
         "pooled": "splitexit.models.exits.pooled:Pooled",
+        "conv": "splitexit.models.exits.conv:Conv",
     },
 )
