@@ -6,18 +6,23 @@ simulator's rules. So the same decisions and predictions must come out (tests/pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
 from splitexit.batching import Line
 from splitexit.calibration import Times
+from splitexit.errors import UsageError
 from splitexit.experiment import Experiment
-from splitexit.live.clock import Timeline, VirtualTimeline
+from splitexit.fleet import require_live
+from splitexit.links import Fifo
+from splitexit.live.clock import Timeline
 from splitexit.live.crew import ALONE
 from splitexit.live.device import DeviceRuntime
 from splitexit.live.edge import EdgeRuntime
 from splitexit.live.model import Array, LiveModel
 from splitexit.live.pace import Counted, PacedCpu
+from splitexit.live.together import Together
 from splitexit.live.transport import Failure, Heard
 from splitexit.live.wire import Query, Refused, Status, pack_query, parse_result
 from splitexit.live.work import EdgeJob, TorchWorker
@@ -82,29 +87,68 @@ class PairTransport:
     """One device's links to an edge in the same process.
 
     Args:
-        experiment, seed, device: where links and the edge's times come from.
-        edge: what answers.
+        experiment, seed, device: where the edge's times come from.
+        links: up and down, its own or its access point's.
+        edge, world: what answers, and the timeline that everybody shares.
         timeline: the device's.
     """
 
-    def __init__(self, experiment: Experiment, seed: int, device: int, edge: PairEdge, timeline: Timeline) -> None:
-        self._uplink, self._downlink = experiment.uplink(seed, device), experiment.downlink(seed, device)
+    def __init__(
+        self,
+        experiment: Experiment,
+        seed: int,
+        device: int,
+        links: tuple[Fifo, Fifo],
+        edge: PairEdge,
+        world: Timeline,
+        timeline: Timeline,
+    ) -> None:
+        (self._uplink, self._downlink), self._device = links, device
+        self._shared = experiment.cell(device) is not None
         self._times, self._rpc = experiment.edge_times(seed, device), experiment.edge_calibration.rpc
-        self._edge, self._timeline = edge, timeline
+        self._edge, self._world, self._timeline = edge, world, timeline
 
     def send(self, query: Query, sent_s: float, heard: Heard) -> None:
         """See splitexit.live.transport.Transport."""
-        size_bytes = len(query.payload) + self._rpc.uplink_overhead_bytes
-        times = self._times.at(query.request)
-        arrive_s = self._uplink.send(sent_s, size_bytes)[2] + times.rpc_s
-        back = partial(self._send_back, heard)
-        arrive = partial(self._edge.arrive, pack_query(query), sent_s + query.left_s, times, back)
-        self._timeline.post(arrive_s, arrive)
+        self._world.post(sent_s, partial(self._leave, query, heard))
 
-    def _send_back(self, heard: Heard, said: bytes | Failure, leaves_s: float) -> None:
-        back_s = self._downlink.send(leaves_s, self._rpc.downlink_bytes)[2]
+    def _leave(self, query: Query, heard: Heard, now_s: float) -> None:
+        size_bytes, give_up_s = len(query.payload) + self._rpc.uplink_overhead_bytes, now_s + query.left_s
+        times = self._times.at(query.request)
+        arrive_s = self._through(self._uplink, now_s, size_bytes) + times.rpc_s
+        if arrive_s < give_up_s:
+            back = partial(self._send_back, heard)
+            self._world.post(arrive_s, partial(self._edge.arrive, pack_query(query), give_up_s, times, back))
+
+    def _send_back(self, heard: Heard, said: bytes | Failure, now_s: float) -> None:
+        back_s = self._through(self._downlink, now_s, self._rpc.downlink_bytes)
         result = parse_result(said) if isinstance(said, bytes) else said
-        self._timeline.post(back_s, partial(heard, result))
+        if back_s < math.inf:
+            self._timeline.post(back_s, partial(heard, result))
+
+    def _through(self, link: Fifo, now_s: float, size_bytes: int) -> float:
+        """When a message arrives that is offered now."""
+        sender = self._device if self._shared and link.connections is not None else None
+        return link.send(now_s, size_bytes, sender)[2]
+
+
+def _links(experiment: Experiment, seed: int) -> list[tuple[Fifo, Fifo]]:
+    """Up and down, of every device."""
+    of_cells = {
+        cell.index: (experiment.cell_uplink(seed, cell), experiment.cell_downlink(seed, cell))
+        for cell in experiment.cells
+    }
+    links = list[tuple[Fifo, Fifo]]()
+    for device in range(experiment.total_devices):
+        cell = experiment.cell(device)
+        if cell is None:
+            links.append((experiment.uplink(seed, device), experiment.downlink(seed, device)))
+            continue
+        up, down = of_cells[cell.index]
+        assert isinstance(up, Fifo)  # require_live has refused the others
+        assert isinstance(down, Fifo)
+        links.append((up, down))
+    return links
 
 
 def run_pair(
@@ -115,11 +159,21 @@ def run_pair(
     images: Mapping[int, Array],
     requests: int | None = None,
 ) -> list[Completion]:
-    """The rows of device 0, computed by a device and an edge that share `model`, in the order of completion."""
-    timeline, rows = VirtualTimeline(), list[Completion]()
-    transport = PairTransport(experiment, seed, 0, PairEdge(experiment, model, timeline), timeline)
-    device = DeviceRuntime(
-        experiment, policy, seed, model, images, PacedCpu(timeline), transport, rows.append, requests=requests
-    )
-    device.run()
+    """The rows of all devices, computed by them and an edge that share `model`, in the order of completion.
+
+    Raises UsageError where the scenario needs what the live system cannot do, or its edge breaks down.
+    """
+    scenario, rows = experiment.scenario, list[Completion]()
+    require_live(scenario)
+    if experiment.downtimes:
+        raise UsageError(f"{scenario.file}: events: an edge in the same process does not break down")
+    together = Together(experiment.total_devices)
+    edge = PairEdge(experiment, model, together.world)
+    runs = []
+    for number, links in enumerate(_links(experiment, seed)):
+        timeline = together.devices[number]
+        way = PairTransport(experiment, seed, number, links, edge, together.world, timeline)
+        cpu = PacedCpu(timeline)
+        runs.append(DeviceRuntime(experiment, policy, seed, model, images, cpu, way, rows.append, number, requests).run)
+    together.run(runs)
     return rows

@@ -47,6 +47,16 @@ WORLDS: dict[str, dict[str, Any]] = {
     },
     "batches": BUSY_EDGE | {"edge__batching": {"max_size": 4, "max_wait_ms": 15.0}},
     "full": BUSY_EDGE | {"edge__queue": 2},
+    "three in a cell": BUSY_EDGE
+    | {
+        "devices__count": 3,
+        "devices__arrivals__rate_hz": 9.0,
+        "access_points": {"cell": {"uplink": {"name": "constant", "mbps": 4, "delay_ms": 5}}},
+        "devices__access_point": "cell",
+        "edge__batching": {"max_size": 3, "max_wait_ms": 10.0},
+        "edge__queue": 3,
+    },
+    "three apart": BUSY_EDGE | {"devices__count": 3, "devices__arrivals__rate_hz": 7.0, "edge__workers": 2},
     "full of batches": BUSY_EDGE
     | {"edge__batching": {"max_size": 3}, "edge__queue": 2, "edge__workers": 2, "devices__retries": 2},
 }
@@ -64,7 +74,7 @@ def both(experiment: Experiment, policy: str, bundle: Bundle) -> tuple[list[Comp
 def test_the_same_rows(live_bundle: Bundle, tmp_path: Path, policy: str, world: str) -> None:
     """Decisions, bytes and predictions are identical, times to a nanosecond."""
     simulated, live = both(open_experiment(live_bundle, tmp_path, **WORLDS[world]), policy, live_bundle)
-    assert len(live) == REQUESTS
+    assert len(live) == len(simulated) == REQUESTS * WORLDS[world].get("devices__count", 1)
     for ours, theirs in zip(live, simulated, strict=True):
         for name in Completion._fields:
             mine, its = getattr(ours, name), getattr(theirs, name)
