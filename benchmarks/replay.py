@@ -2,8 +2,9 @@
 
 For every case the scenario's processes run each of two policies some times, in turn. From the log of the one, the other
 is replayed, with links as the log shows them; the predicted mean is compared with the mean that was measured under the
-other. Both ways, so that every case gives two lines. A fixed computation is timed before each case, so that the table
-says how quiet the machine was.
+other. Both ways, so that every case gives two lines. All machines are named ones, so that every process is paced, by
+the bundle's calibration. A fixed computation is timed before each case, so that the table says how quiet the machine
+was.
 """
 
 from __future__ import annotations
@@ -22,12 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.fidelity import markdown, noise, plain
 from benchmarks.simulator import machine
-from splitexit.bundle import Bundle
-from splitexit.calibration import Calibration
 from splitexit.compare import as_run
 from splitexit.errors import ProcessError
 from splitexit.live.deployment import Deployment
-from splitexit.live.host import calibrate_host
 from splitexit.replay import replay
 from splitexit.report.folder import write
 from splitexit.report.stored import StoredRun
@@ -121,12 +119,12 @@ def opened(case: Case, quick: bool) -> Scenario:
     return load(file, [*case.changes, *fewer])
 
 
-def lines(case: Case, host: Calibration, options: argparse.Namespace) -> list[Document]:
+def lines(case: Case, options: argparse.Namespace) -> list[Document]:
     """Both directions of a case."""
     scenario, quiet = opened(case, options.quick), noise()
     logs: dict[str, list[StoredRun]] = {policy: [] for policy in case.policies}
     with tempfile.TemporaryDirectory() as folder:
-        with Deployment.open(scenario, host=host, network=options.network) as deployment:
+        with Deployment.open(scenario, network=options.network) as deployment:
             for number in range(options.repeat):
                 for policy in case.policies[:: -1 if number % 2 else 1]:
                     logs[policy].append(measured(deployment, policy, Path(folder) / f"{policy}-{number}"))
@@ -209,11 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     cases, results = chosen(options.only), list[Document]()
     try:
-        print("measuring this machine", file=sys.stderr, flush=True)
-        host = calibrate_host(Bundle.open(opened(cases[0], True).bundle), network=options.network)
         for number, case in enumerate(cases, 1):
             print(f"[{number}/{len(cases)}] {case.name}", file=sys.stderr, flush=True)
-            results += lines(case, host, options)
+            results += lines(case, options)
     except KeyboardInterrupt:
         print("interrupted; what is finished follows", file=sys.stderr)
     if options.json:
