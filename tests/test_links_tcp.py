@@ -119,22 +119,28 @@ def test_whole_messages_are_sent_as_their_pieces_are(messages: Plan, mbps: float
     assert cut_s - now_s == pytest.approx(sent_s - now_s, rel=0.01, abs=0.045)
 
 
-@pytest.mark.parametrize("idle_s", [0.1, 0.239, 0.241, 0.5, 0.75, 5.0])
-def test_idle_restart(idle_s: float) -> None:
-    """The window is halved for every 240 ms (a round trip of 40 and 200) without sending, down to ten segments."""
-    fifo = Fifo(link())
-    for now_s in (0.0, 0.3, 0.4):  # the window is then 2 * 80, twice what is used
-        sent_s = fifo.send(now_s, 80 * SEGMENT_BYTES)[1]
-    window = max(10, 160 >> int(idle_s / 0.24))
-    assert fifo.peek(sent_s + idle_s, window * SEGMENT_BYTES)[1] - sent_s - idle_s < 0.04
-    assert fifo.peek(sent_s + idle_s, (window + 1) * SEGMENT_BYTES)[1] - sent_s - idle_s > 0.04
-
-
 def window(fifo: Fifo) -> int:
     """Segments that may leave now, once all are acknowledged."""
     connection = fifo.connections[None]  # type: ignore[index]
     connection._hear(inf)
     return connection._window
+
+
+@pytest.mark.parametrize("timeouts", [0.5, 0.99, 1.01, 2.5, 3.2, 20.0])
+def test_idle_restart(timeouts: float) -> None:
+    """The window is halved for every RTO (SRTT and 200 ms) since the last segment left, down to ten segments."""
+    fifo, handed_s = Fifo(link()), 0.4
+    for now_s in (0.0, 0.3, handed_s):
+        fifo.send(now_s, 80 * SEGMENT_BYTES)
+    before = window(fifo)  # twice what is used, so that it all left when it was handed over
+    assert before == 160
+    srtt_s = fifo.connections[None]._srtt_s  # type: ignore[index]
+    assert 0.040 < srtt_s < 0.050
+    now_s = handed_s + timeouts * (srtt_s + 0.2)
+    left = max(10, before >> int(timeouts))
+    for segments, round_trip in ((left, False), (left + 1, True)):
+        waits = fifo.peek(now_s, segments * SEGMENT_BYTES)[1] - now_s > 0.04
+        assert waits is round_trip
 
 
 def test_acknowledgements_are_delayed_once_the_receiver_has_answered() -> None:

@@ -70,6 +70,13 @@ class _Batch:
     first_s: float
     last_s: float
 
+    def smoothed_s(self, srtt_s: float) -> float:
+        """SRTT after an exponential average over all its acknowledgements, whose round trips change evenly."""
+        acks, kept = ceil(self.count / self.per_ack), 1.0 - SMOOTHING
+        faded, step_s = kept**acks, (self.last_s - self.first_s) / acks
+        lag_acks = kept * (1.0 - acks * faded / kept + (acks - 1) * faded) / SMOOTHING
+        return srtt_s * faded + self.last_s * (1.0 - faded) - step_s * lag_acks
+
 
 class _HyStart:
     """Where slow start ends without a loss (Ha and Rhee, Computer Networks 55(9), 2011; Linux's tcp_cubic.c).
@@ -177,7 +184,7 @@ class Connection:
             size_bytes: without headers.
             serve: the link, asked for one window after the other in the order of time.
         """
-        at_s, opened_s = max(start_s, self.sent_s), start_s
+        at_s, opened_s, pace_s = max(start_s, self.sent_s), start_s, 0.0
         self._hear(start_s)
         self._restart(start_s)
         left, left_bytes, held = ceil(size_bytes / SEGMENT_BYTES), wire_bytes(size_bytes), False
@@ -185,12 +192,14 @@ class Connection:
             count = min(left, self._window - (self._sent - self._acked))
             held = held or count < left
             if count <= 0:
-                opened_s = self._flight[0].acked_s
-                at_s = max(at_s, opened_s)
+                opened_s, pace_s = self._flight[0].acked_s, self._flight[0].segment_s
+                at_s, before = max(at_s, opened_s), self._acked
                 self._hear(at_s)
+                # The window does not open at once, but while the acknowledgements come.
+                pace_s *= (self._acked - before) / max(1, self._window - (self._sent - self._acked))
                 continue
             part_bytes = min(left_bytes, count * (SEGMENT_BYTES + HEADER_BYTES))
-            at_s = self._serve(opened_s, at_s, count, serve(at_s, part_bytes))
+            at_s = self._serve(opened_s, pace_s, at_s, count, serve(at_s, part_bytes))
             self._use(held)
             left, left_bytes = left - count, left_bytes - part_bytes
             self.sent_s = at_s
@@ -205,20 +214,17 @@ class Connection:
         byte_s = (served_s - start_s) / max(1.0, wire_bytes(size_bytes))
         return self.send(start_s, size_bytes, lambda at_s, part_bytes: at_s + part_bytes * byte_s)
 
-    def _serve(self, opened_s: float, at_s: float, count: int, end_s: float) -> float:
-        """Notes a batch that the window let go at `opened_s` and the link serves from `at_s` to `end_s`."""
-        segment_s = (end_s - at_s) / count
-        per_ack = min(count, self._per_ack)
-        first_s = at_s + segment_s + self._rtt_s - opened_s
-        self._sent += count
-        in_flight = self._sent - self._acked
-        if in_flight == count:  # all at once: each waits for those before it
-            last_s, self._released_s = first_s + (count - 1) * segment_s, opened_s
-        else:  # each when one is acknowledged: what is in flight passes the link meanwhile
-            last_s = max(self._rtt_s + segment_s, in_flight * segment_s)
-            self._released_s = end_s + self._rtt_s - last_s
+    def _serve(self, opened_s: float, pace_s: float, at_s: float, count: int, end_s: float) -> float:
+        """Notes a batch that the link serves from `at_s` to `end_s`.
+
+        The window opened for it from `opened_s` on, for a segment every `pace_s`.
+        """
+        segment_s, per_ack = (end_s - at_s) / count, min(count, self._per_ack)
+        self._released_s = min(opened_s + pace_s * count, end_s)
+        first_s, last_s = (s + self._rtt_s for s in (at_s + segment_s - opened_s, end_s - self._released_s))
         acked_s = at_s + per_ack * segment_s + self._rtt_s
         self._flight.append(_Batch(acked_s, count, segment_s, per_ack, first_s, last_s))
+        self._sent += count
         return end_s
 
     def _use(self, limited: bool) -> None:
@@ -237,8 +243,7 @@ class Connection:
                     self._hystart, self._threshold = None, min(self._window + ends, self._most())
             self._grow(batch.count)
             self._acked += batch.count
-            acks = ceil(batch.count / batch.per_ack)
-            self._srtt_s += (batch.last_s - self._srtt_s) * (1.0 - (1.0 - SMOOTHING) ** acks if self._srtt_s else 1.0)
+            self._srtt_s = batch.smoothed_s(self._srtt_s or batch.first_s)
 
     def _most(self) -> float:
         """Up to where slow start goes while the window is not used up."""
