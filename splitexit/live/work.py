@@ -88,13 +88,16 @@ class TorchWorker:
         yield from self.batch.run()
 
     def steps(self, job: EdgeJob) -> Course:
+        """What follows its split, up to the final exit."""
         spec = self._model.spec
         return infer_behind(spec, job.split, job.query.exits, [], spec.num_stages)
 
     def wants(self, job: EdgeJob) -> bool:
+        """Whether its device still waits, its call stands and its payload is one."""
         return job.error is None and self.pace.now_s < job.give_up_s and job.active()
 
     def decode(self, job: EdgeJob) -> None:
+        """Its features; a payload that is none refuses this job alone."""
         pair = (job.split, job.query.codec)
         if self.wants(job):
             try:
@@ -104,12 +107,14 @@ class TorchWorker:
         self._did([job], lambda times: times.decode_s(pair))
 
     def run_stage(self, jobs: Sequence[EdgeJob], stage: int) -> None:
+        """One pass for all."""
         out = self._model.run_together([job.features for job in jobs], stage)
         for job, features in zip(jobs, out, strict=True):
             job.features = features
         self._did(jobs, lambda times: times.stages[stage])
 
     def read_exit(self, jobs: Sequence[EdgeJob], exit_: int) -> Sequence[Reading]:
+        """One pass for all."""
         readings = self._model.read_together([job.features for job in jobs], exit_)
         self._did(jobs, lambda times: times.exits[exit_])
         return readings
@@ -120,11 +125,13 @@ class TorchWorker:
             job.parts_s.append(seconds)
 
     def done(self, job: EdgeJob, reading: Reading | None) -> None:
+        """It has its answer."""
         assert reading is not None  # an edge that has all stages always answers
         job.reading = reading
         self._end(job)
 
     def stopped(self, job: EdgeJob) -> None:
+        """It gets none."""
         if job.error is None:
             job.error = Refused(Status.DEADLINE_EXCEEDED, "nobody waits any more")
         self._end(job)
