@@ -12,7 +12,7 @@ from splitexit.errors import UnknownNameError, UsageError
 from splitexit.links import Fifo
 from splitexit.links.constant import Constant
 from splitexit.live import linkcheck
-from splitexit.live.linkcheck import PROBES, kept, opened
+from splitexit.live.linkcheck import kept, opened
 from tests.live_process import run
 from tests.tun_machine import needs_tbf, needs_tun, own_spaces, why_not
 
@@ -105,14 +105,22 @@ def test_what_is_expected_of_a_link(change: dict[str, float], well: bool) -> Non
     assert kept({"up": good, "down": good | change}) is well
 
 
-def test_a_packet_that_is_lost_is_said() -> None:
-    """Numbers tell which ones came."""
+def test_arithmetic_by_hand() -> None:
+    """1500 bytes take 1.5 ms; numbers tell which of them came."""
     fifo = Fifo(Constant(mbps=8.0))
     left, came = {0: 0.0, 1: 0.0, 2: 0.0}, {0: 0.0015, 2: 0.0046}
     assert linkcheck._late_s(fifo.fork(), left, came, 1500, 0.0) == pytest.approx([0.0, 0.0001])
     error = linkcheck._rate_error_percent(fifo.fork(), left, came, 0.0)
     assert error == pytest.approx(100 * (0.003 / 0.0031 - 1))
-    assert PROBES >= 100
+
+
+def test_the_rate_by_those_that_were_least_late() -> None:
+    """A link of 1 % less rate; that some were late, the first of all among them, does not count."""
+    left = dict.fromkeys(range(100), 0.0)
+    came = {number: 10.0 + 0.0015 * (number + 1) / 0.99 for number in left}
+    came |= {number: came[number] + 0.020 for number in (0, 1, 50, 97, 99)}
+    error = linkcheck._rate_error_percent(Fifo(Constant(mbps=8.0)), left, came, 10.0)
+    assert error == pytest.approx(-1.0, abs=1e-6)
 
 
 def test_the_command() -> None:
