@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from rich.console import Console
 
     from splitexit.compare import Comparison
@@ -121,7 +120,7 @@ def _compared(deployment: Deployment, policy: str, seed: int, run: LiveRun) -> C
     return Comparison(deployment.experiment, (policy,), (seed,), (found,))
 
 
-def _named(table: pa.Table, policy: str, seed: int) -> pa.Table:
+def _named(table: Any, policy: str, seed: int) -> Any:
     return table.add_column(0, "seed", [[seed] * len(table)]).add_column(0, "policy", [[policy] * len(table)])
 
 
