@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -45,7 +45,7 @@ from benchmarks.endpoints import (
     started,
 )
 from splitexit.errors import UsageError
-from splitexit.links import Fifo
+from splitexit.links import PACKET_BYTES, Fifo
 from splitexit.links._tcp import wire_bytes
 from splitexit.links.constant import Constant
 from splitexit.live.link import LinkProxy
@@ -63,8 +63,16 @@ STATES = (("fresh", 0.0), ("warm", 0.0), ("idle 0.3 s", 0.3), ("idle 1 s", 1.0))
 SHARE, LEAST_S = 0.05, 0.0005
 """How much a foretold time may be off: the larger of that share and that time."""
 
+TICK_S = 0.004
+"""Of Linux's clock, by default (CONFIG_HZ_250)."""
+
 TOGETHER_MBPS = 20.0
 """Slow links are measured several at a time, each with a device of its own, up to this rate together."""
+
+
+def near(model_ms: float, real_ms: float) -> bool:
+    """Whether a time is foretold well enough."""
+    return abs(model_ms - real_ms) <= max(SHARE * real_ms, 1e3 * LEAST_S)
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ class Case:
     size_bytes: int
     real_ms: float
     model_ms: float
+    why: str = ""
 
     @property
     def error(self) -> float:
@@ -87,7 +96,7 @@ class Case:
     @property
     def right(self) -> bool:
         """Whether it is foretold well enough."""
-        return abs(self.model_ms - self.real_ms) <= max(SHARE * self.real_ms, 1e3 * LEAST_S)
+        return near(self.model_ms, self.real_ms)
 
 
 def plans(sizes: Sequence[int]) -> list[Plan]:
@@ -130,7 +139,24 @@ def measure(sizes: Sequence[int], rates: Sequence[float], delays: Sequence[float
                     for message, real_s, model_s in zip(plan, times_s, model, strict=True):
                         if link[2] == "grpc":  # the far side sleeps while the message is on its way
                             real_s -= call_s[max(pause for pause in call_s if pause <= message.gap_s + model_s)]
-                        yield Case(*link, message.state, message.size_bytes, 1e3 * real_s, 1e3 * model_s)
+                        case = Case(*link, message.state, message.size_bytes, 1e3 * real_s, 1e3 * model_s)
+                        yield case if case.right else replace(case, why=reason(case, plan, headers))
+
+
+def reason(case: Case, plan: Plan, headers: tuple[int, int]) -> str:
+    """Why a case is off, as far as that can be told.
+
+    The number of halvings after an idle time jumps where that is a multiple of the RTO, which Linux counts in ticks of
+    its clock. A tail loss probe (RFC 8985, section 7) sends the last segment again where acknowledgements take longer
+    than twice the smoothed round trip and two ticks, as they do for two segments on a slow link without delay.
+    """
+    number = next(n for n, one in enumerate(plan) if (one.state, one.size_bytes) == (case.state, case.size_bytes))
+    for factor in (1.0 - SHARE, 1.0 + SHARE):
+        other = [replace(message, gap_s=factor * message.gap_s) for message in plan]
+        if near(1e3 * modelled_s(case.mbps, case.delay_ms, other, case.way, *headers)[number], case.real_ms):
+            return "idle for about a multiple of the RTO"
+    segments_ms = 2 * 8e-3 * PACKET_BYTES / case.mbps
+    return "a tail loss probe" if segments_ms > 4.0 * case.delay_ms + 2e3 * TICK_S else "other work on the machine?"
 
 
 def explain(rounds: int) -> Iterator[dict[str, float | str]]:
@@ -184,7 +210,9 @@ def account(
 def show(case: Case) -> str:
     """A line of the table."""
     link = f"{case.mbps:7g} {case.delay_ms:4g} {case.way:5} {case.state:10} {case.size_bytes:8d}"
-    return f"{link} {case.model_ms:9.2f} {case.real_ms:9.2f} {case.error:+7.1%} {'' if case.right else 'off'}"
+    return (
+        f"{link} {case.model_ms:9.2f} {case.real_ms:9.2f} {case.error:+7.1%} {'' if case.right else f'off: {case.why}'}"
+    )
 
 
 def summary(cases: Sequence[Case]) -> dict[str, Any]:
