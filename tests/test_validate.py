@@ -307,7 +307,7 @@ def test_the_table_has_a_line_for_every_metric(tmp_path: Path) -> None:
     assert "-20.00 %" in mean
     assert mean.rstrip().endswith("noisy")
     assert "0.00 pt" in next(line for line in text.splitlines() if line.startswith("accuracy"))
-    assert headline(found).startswith(f"synthetic: 1 x {PI}; split, 60 requests, seed 0, network proxy, 3 repetitions")
+    assert headline(found).startswith(f"synthetic: 1 x {PI}; split, 60 requests, seed 0, network proxy, measured 3×")
 
 
 def test_a_narrow_terminal_keeps_the_figures(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def headline(validation: Validation) -> str:
     fleet = ", ".join(f"{group.count} x {group.config.hardware}" for group in groups)
     return (
         f"{document['scenario']}: {fleet}; {document['policy']}, {document['requests']} requests, seed "
-        f"{document['seed']}, network {document['network']}, {document['repetitions']} repetitions"
+        f"{document['seed']}, network {document['network']}, measured {document['repetitions']}×"
     )
 
 
