@@ -44,7 +44,7 @@ from benchmarks.endpoints import (
     serve,
     started,
 )
-from splitexit.errors import UsageError
+from splitexit.errors import ProcessError, UsageError
 from splitexit.links import PACKET_BYTES, Fifo
 from splitexit.links._tcp import wire_bytes
 from splitexit.links.constant import Constant
@@ -217,6 +217,8 @@ def show(case: Case) -> str:
 
 def summary(cases: Sequence[Case]) -> dict[str, Any]:
     """How many are right, and how wrong they are."""
+    if not cases:
+        return {"cases": 0}
     errors = sorted(abs(case.error) for case in cases)
     return {
         "cases": len(cases),
@@ -261,23 +263,28 @@ def main() -> None:
 
 
 def show_cases(grid: tuple[Sequence[int], Sequence[float], Sequence[float]], rounds: int, as_json: bool) -> None:
-    """How well the model foretells the grid, as a table or a document."""
-    cases = []
+    """How well the model foretells the grid, as a table or a document; what there is if a process fails on the way."""
+    cases, failed = list[Case](), ""
     if not as_json:
         print(
             f"{'Mbit/s':>7} {'ms':>4} {'way':5} {'state':10} {'bytes':>8} {'model ms':>9} {'real ms':>9} {'error':>7}"
         )
-    for case in measure(*grid, rounds):
-        cases.append(case)
-        if not as_json:
-            print(show(case), flush=True)
+    try:
+        for case in measure(*grid, rounds):
+            cases.append(case)
+            if not as_json:
+                print(show(case), flush=True)
+    except ProcessError as error:
+        failed = str(error)
     if as_json:
-        print(json.dumps({"summary": summary(cases), "cases": [asdict(case) for case in cases]}))
-        return
-    print(", ".join(f"{key} {value:.3g}" for key, value in summary(cases).items()))
-    for way in ("raw", "grpc"):
-        wrong = sorted((c for c in cases if c.way == way), key=lambda c: -abs(c.error))[:8]
-        print(f"worst, {way}:", *map(show, wrong), sep="\n")
+        print(json.dumps({"summary": summary(cases), "cases": [asdict(case) for case in cases], "failed": failed}))
+    elif cases:
+        print(", ".join(f"{key} {value:.3g}" for key, value in summary(cases).items()))
+        for way in ("raw", "grpc"):
+            wrong = sorted((c for c in cases if c.way == way), key=lambda c: -abs(c.error))[:8]
+            print(f"worst, {way}:", *map(show, wrong), sep="\n")
+    if failed:
+        raise SystemExit(f"stopped after {len(cases)} cases: {failed}")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from benchmarks import upload
 from benchmarks.endpoints import KB, Message, header_bytes
 from benchmarks.upload import Case, account, modelled_s, plans, reason, show, summary
-from splitexit.errors import UsageError
+from splitexit.errors import ProcessError, UsageError
 from splitexit.live.tun import TunNetwork
 from tests.tun_machine import needs_tun, own_spaces
 
@@ -111,6 +112,23 @@ def test_a_machine_without_tun_is_told_so(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "argv", ["upload.py"])
     with pytest.raises(SystemExit, match="^--network tun: no$"):
         upload.main()
+
+
+def test_what_was_measured_is_shown_if_a_process_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what it failed of, and not as a success."""
+
+    def failing(*grid: object) -> Iterator[Case]:
+        yield case(100.0, 101.0)
+        raise ProcessError("device 0 was killed (SIGKILL)")
+
+    monkeypatch.setattr(upload, "measure", failing)
+    for as_json in (True, False):
+        with pytest.raises(SystemExit, match="^stopped after 1 cases: device 0 was killed"):
+            upload.show_cases(upload.QUICK, 1, as_json)
+        assert "101" in capsys.readouterr().out
+    assert summary([]) == {"cases": 0}
 
 
 @needs_tun
