@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.endpoints import (
     DATA_BYTES,
+    FIRST,
     FRAME_BYTES,
     KB,
     LONGEST_S,
@@ -128,7 +129,7 @@ def measure(sizes: Sequence[int], rates: Sequence[float], delays: Sequence[float
     with Bench.open(most) as bench:
         headers, call_s = header_bytes(), bench.unshaped_s()
         calls = ", ".join(f"{1e3 * of_call:.2f} ms after {pause:g} s" for pause, of_call in call_s.items())
-        print(f"a gRPC call: {calls}; headers {headers[0]}, then {headers[1]} bytes", file=sys.stderr)
+        print(f"a gRPC call: {calls} (inf: the first); headers {headers[0]}, then {headers[1]} bytes", file=sys.stderr)
         while links:
             count = max(1, min(most, int(TOGETHER_MBPS / links[0][0])))
             now = [link for link in links[:count] if link[0] == links[0][0]]
@@ -136,9 +137,10 @@ def measure(sizes: Sequence[int], rates: Sequence[float], delays: Sequence[float
             for link, found in zip(now, bench.upload(now, what, rounds), strict=True):
                 for plan, times_s in zip(what, found, strict=True):
                     model = modelled_s(link[0], link[1], plan, link[2], *headers)
-                    for message, real_s, model_s in zip(plan, times_s, model, strict=True):
+                    for number, (message, real_s, model_s) in enumerate(zip(plan, times_s, model, strict=True)):
                         if link[2] == "grpc":  # the far side sleeps while the message is on its way
-                            real_s -= call_s[max(pause for pause in call_s if pause <= message.gap_s + model_s)]
+                            pause_s = message.gap_s + model_s if number else FIRST
+                            real_s -= call_s[max(pause for pause in call_s if pause <= pause_s)]
                         case = Case(*link, message.state, message.size_bytes, 1e3 * real_s, 1e3 * model_s)
                         yield case if case.right else replace(case, why=reason(case, plan, headers))
 

@@ -44,6 +44,9 @@ AVOIDANCE = 20
 """Acknowledged segments for which the window grows by one after slow start, while nothing was ever lost (Linux's
 tcp_cubic.c, bictcp_update: `cnt` is at most 20 then, 5 % per round trip)."""
 
+ROUNDING_S = 1e-9
+"""An answer brings the acknowledgement along; rounding must not have the one arrive without the other."""
+
 Serve = Callable[[float, float], float]
 """(start_s, bytes) -> when the last of them has been sent."""
 
@@ -235,7 +238,7 @@ class Connection:
 
     def _hear(self, now_s: float) -> None:
         """Takes in the acknowledgements that are there by then."""
-        while self._flight and self._flight[0].acked_s <= now_s:
+        while self._flight and self._flight[0].acked_s <= now_s + ROUNDING_S:
             batch = self._flight.popleft()
             if self._hystart is not None and self._window < self._threshold:
                 ends = self._hystart.end(batch, self._acked, self._sent, self._window)
