@@ -209,6 +209,28 @@ def test_nothing_is_left_of_a_shaper_that_fails(how: str) -> None:
     assert own_spaces() == before
 
 
+class Failing(Constant):
+    """A link that fails in the shaper."""
+
+    def finish_s(self, start_s: float, size_bytes: float) -> float:
+        raise ArithmeticError("no more")
+
+
+@needs_tun
+def test_a_link_that_fails_ends_the_shaper() -> None:
+    """Said in one line at the next turn, instead of packets that wait for ever."""
+    with network(["device 0"]) as (made, sockets):
+        made.begin({"device 0": both(Failing(mbps=8.0, jitter_ms=1.0))}, time.monotonic())
+        send_up(sockets, 0, 100)
+        wait_for(lambda: not _alive(made.pid))
+        with pytest.raises(ProcessError, match="^link: internal error: ArithmeticError: no more$"):
+            made.end()
+
+
+def _alive(pid: int) -> bool:
+    return "State:\tZ" not in Path("/proc", str(pid), "status").read_text()
+
+
 HELD = """
 import time
 from splitexit.live.shaper import Tun

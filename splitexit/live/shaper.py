@@ -27,6 +27,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from splitexit.errors import ProcessError
 from splitexit.links import PACKET_BYTES, Fifo
 from splitexit.live.clock import be_punctual
 from splitexit.live.fidelity import Fidelity
@@ -226,7 +227,7 @@ def shape(line: Line, spaces: Sequence[str], names: Sequence[str]) -> None:
     shaper = Shaper(edge, devices, names)
     hurry()
     gc.disable()  # nothing here makes cycles; a collector of them would only stop all links now and then
-    threading.Thread(target=shaper.run, daemon=True).start()
+    threading.Thread(target=_run_or_end, args=(shaper, line), daemon=True).start()
     line.tell("up")
     while True:
         match line.next("begin", "end"):
@@ -235,6 +236,15 @@ def shape(line: Line, spaces: Sequence[str], names: Sequence[str]) -> None:
                 line.tell("begun")
             case _:
                 line.tell("ended", shaper.do(shaper.end))
+
+
+def _run_or_end(shaper: Shaper, line: Line) -> None:
+    """No packet would move any more without that thread, so that its end is that of the process."""
+    try:
+        shaper.run()
+    except Exception as error:
+        line.tell("failed", f"internal error: {type(error).__name__}: {error}", ProcessError.exit_code)
+        os._exit(1)
 
 
 def hurry() -> None:
