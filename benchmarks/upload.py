@@ -283,7 +283,7 @@ def show_cases(grid: tuple[Sequence[int], Sequence[float], Sequence[float]], rou
     elif cases:
         print(", ".join(f"{key} {value:.3g}" for key, value in summary(cases).items()))
         for way in ("raw", "grpc"):
-            wrong = sorted((c for c in cases if c.way == way), key=lambda c: -abs(c.error))[:8]
+            wrong = sorted((c for c in cases if c.way == way), key=lambda c: (c.right, -abs(c.error)))[:8]
             print(f"worst, {way}:", *map(show, wrong), sep="\n")
     if failed:
         raise SystemExit(f"stopped after {len(cases)} cases: {failed}")
