@@ -81,6 +81,7 @@ class DeviceRuntime:
             raise UsageError(f"policy {policy!r} decides with the truth, which no device knows: only simulate it")
         self._workload = experiment.workload(seed, device, requests)
         self._times = experiment.device_times(seed, device)
+        self._times.at(0)  # loads what drawing needs, before the first request
         self._pipeline = experiment.group(device).config.pipeline
         self._framing_bytes = experiment.edge_calibration.rpc.uplink_overhead_bytes
         self._model, self._images, self._cpu, self._transport, self._sink = model, images, cpu, transport, sink

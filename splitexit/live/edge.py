@@ -60,6 +60,7 @@ class DrawnTimes:
     def __init__(self, calibration: Calibration) -> None:
         self._calibration, self._lock = calibration, threading.Lock()
         self._times: OrderedDict[tuple[int, int], ServiceTimes] = OrderedDict()
+        ServiceTimes(calibration, self._stream(0, 0)).at(0)  # loads what drawing needs, before the first request
 
     def of(self, query: Query) -> Times:
         """What every part of this request takes."""

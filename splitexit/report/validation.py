@@ -95,7 +95,15 @@ def draw(validation: Validation, path: Path) -> None:
     levels = np.linspace(0.0, 1.0, 401)
     band = np.array([np.quantile(_responses(summariser, run), levels) for run in validation.band])
     low, high = np.quantile(band, TAILS, axis=0, method="weibull")
-    axes.fill_betweenx(levels, low, high, color=COLOURS[0], alpha=0.15, linewidth=0, label=f"simulated, {CONFIDENCE:.0%} of other seeds")
+    axes.fill_betweenx(
+        levels,
+        low,
+        high,
+        color=COLOURS[0],
+        alpha=0.15,
+        linewidth=0,
+        label=f"simulated, {CONFIDENCE:.0%} of other seeds",
+    )
     simulated = _responses(summariser, validation.simulated)
     axes.step(*_steps(simulated), where="post", color=COLOURS[0], linewidth=2.2, label="simulated")
     measured = [_responses(summariser, run) for run in validation.measured.runs]
