@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from splitexit.experiment import Experiment
-from splitexit.results import to_table
+from splitexit.results import marked, to_table
 from splitexit.sim import compiled, simulate
 from splitexit.stats import CONFIDENCE, Interval, paired, precise
 from splitexit.summary import Summariser, Summary, metric, over_batches, over_replications
@@ -93,11 +93,7 @@ class Comparison:
     @cached_property
     def rows(self) -> pa.Table:
         """One tidy table: every row of every run, with its policy and seed in front."""
-        tables = []
-        for run in self.runs:
-            named = run.table.add_column(0, "seed", pa.array([run.seed] * len(run.table), pa.int64()))
-            tables.append(named.add_column(0, "policy", pa.array([run.policy] * len(run.table))))
-        return pa.concat_tables(tables)
+        return pa.concat_tables([marked(run.table, policy=run.policy, seed=run.seed) for run in self.runs])
 
     def document(self) -> dict[str, Any]:
         """The content of summary.json and of `--json`."""

@@ -23,7 +23,7 @@ from splitexit.fleet import require_live
 from splitexit.live.deployment import Deployment
 from splitexit.live.host import calibrate_host
 from splitexit.policies import OmniscientPolicy
-from splitexit.results import column, to_table
+from splitexit.results import column, marked, to_table
 from splitexit.scenario import Scenario
 
 Say = Callable[[str], None]
@@ -73,14 +73,10 @@ class Demonstration:
     def table(self) -> pa.Table:
         """All rows: the measured ones, then the simulated ones, with the columns `world` and `policy` in front."""
         worlds = (("live", self.measured), ("simulated", self.simulated))
-        tables = [_marked(run.table, world, policy) for world, runs in worlds for policy, run in runs.items()]
+        tables = [
+            marked(run.table, world=world, policy=policy) for world, runs in worlds for policy, run in runs.items()
+        ]
         return pa.concat_tables(tables)
-
-
-def _marked(table: pa.Table, world: str, policy: str) -> pa.Table:
-    for name, value in (("policy", policy), ("world", world)):
-        table = table.add_column(0, name, pa.array([value] * len(table)))
-    return table
 
 
 def live_policies(scenario: Scenario) -> list[str]:

@@ -73,6 +73,13 @@ def to_table(rows: Iterable[Completion]) -> pa.Table:
     )
 
 
+def marked(table: pa.Table, **facts: Any) -> pa.Table:
+    """The same rows with a column for each fact in front, in that order, that has its one value everywhere."""
+    for name, value in reversed(facts.items()):
+        table = table.add_column(0, name, pa.repeat(value, len(table)))
+    return table
+
+
 def rows_sha256(table: pa.Table) -> str:
     """Hex digest of the rows' content: equal tables give equal digests on any machine and Arrow version."""
     digest = hashlib.sha256()

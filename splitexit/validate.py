@@ -24,7 +24,7 @@ from splitexit.errors import ProcessError, UsageError
 from splitexit.experiment import Experiment
 from splitexit.fleet import require_live
 from splitexit.report.stored import LIVE, StoredRun
-from splitexit.results import LOCAL, column, to_table
+from splitexit.results import LOCAL, column, marked, to_table
 from splitexit.scenario import AccessPoint, Devices, Scenario, Spec
 from splitexit.stats import CONFIDENCE
 from splitexit.summary import Summariser
@@ -351,11 +351,9 @@ class Validation:
 
 
 def _marked(world: str, repetition: int, run: Run) -> pa.Table:
-    table, n = run.table, len(run.table)
-    table = table.add_column(0, "repetition", pa.array([repetition] * n, pa.int32()))
-    table = table.add_column(0, "world", pa.array([world] * n))
-    table = table.add_column(0, "seed", pa.array([run.seed] * n, pa.int64()))
-    return table.add_column(0, "policy", pa.array([run.policy] * n))
+    return marked(
+        run.table, policy=run.policy, seed=run.seed, world=world, repetition=pa.scalar(repetition, pa.int32())
+    )
 
 
 def judge(measured: Measured, band_seeds: int = BAND_SEEDS, on_run: Callable[[], None] = lambda: None) -> Validation:

@@ -44,13 +44,13 @@ def write(
     """The run folder of a single device, as `simulate` writes it; then the summary, and the folder as the last line."""
     from splitexit.report.folder import to_json
     from splitexit.report.folder import write as write_folder
-    from splitexit.results import summarise, to_table
+    from splitexit.results import marked, summarise, to_table
 
     table = to_table(rows)
     summary: dict[str, Any] = {"policy": policy, "seed": seed, "late_replies": late, "run": str(folder)}
     if rows:
         summary |= summarise(table, len(experiment.spec.exits))
-    write_folder(folder, experiment, _named(table, policy, seed), summary, [seed], False)
+    write_folder(folder, experiment, marked(table, policy=policy, seed=seed), summary, [seed], False)
     if json:
         print(to_json(summary))
         return
@@ -80,9 +80,9 @@ def write_live(
     """
     from splitexit.report.folder import to_json
     from splitexit.report.folder import write as write_folder
-    from splitexit.results import to_table
+    from splitexit.results import marked, to_table
 
-    experiment, table = deployment.experiment, _named(to_table(run.rows), policy, seed)
+    experiment, table = deployment.experiment, marked(to_table(run.rows), policy=policy, seed=seed)
     facts = {"world": "live", "network": deployment.network, "data": data}
     document: dict[str, Any] = {
         "scenario": experiment.scenario.name,
@@ -118,10 +118,6 @@ def _compared(deployment: Deployment, policy: str, seed: int, run: LiveRun) -> C
     except InputError:
         return None
     return Comparison(deployment.experiment, (policy,), (seed,), (found,))
-
-
-def _named(table: Any, policy: str, seed: int) -> Any:
-    return table.add_column(0, "seed", [[seed] * len(table)]).add_column(0, "policy", [[policy] * len(table)])
 
 
 def _show_live(comparison: Comparison, seed: int) -> None:

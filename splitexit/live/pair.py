@@ -24,6 +24,7 @@ from splitexit.live.model import Array, LiveModel
 from splitexit.live.pace import Counted, PacedCpu
 from splitexit.live.together import Together
 from splitexit.live.transport import Failure, Heard
+from splitexit.live.ways import fresh_ways, way_of
 from splitexit.live.wire import Query, Refused, Status, pack_query, parse_result
 from splitexit.live.work import EdgeJob, TorchWorker
 from splitexit.results import Completion
@@ -132,25 +133,6 @@ class PairTransport:
         return link.send(now_s, size_bytes, sender)[2]
 
 
-def _links(experiment: Experiment, seed: int) -> list[tuple[Fifo, Fifo]]:
-    """Up and down, of every device."""
-    of_cells = {
-        cell.index: (experiment.cell_uplink(seed, cell), experiment.cell_downlink(seed, cell))
-        for cell in experiment.cells
-    }
-    links = list[tuple[Fifo, Fifo]]()
-    for device in range(experiment.total_devices):
-        cell = experiment.cell(device)
-        if cell is None:
-            links.append((experiment.uplink(seed, device), experiment.downlink(seed, device)))
-            continue
-        up, down = of_cells[cell.index]
-        assert isinstance(up, Fifo)  # require_live has refused the others
-        assert isinstance(down, Fifo)
-        links.append((up, down))
-    return links
-
-
 def run_pair(
     experiment: Experiment,
     policy: str,
@@ -169,9 +151,9 @@ def run_pair(
         raise UsageError(f"{scenario.file}: events: an edge in the same process does not break down")
     together = Together(experiment.total_devices)
     edge = PairEdge(experiment, model, together.world)
-    runs = []
-    for number, links in enumerate(_links(experiment, seed)):
-        timeline = together.devices[number]
+    ways, runs = fresh_ways(experiment, seed), []
+    for number, timeline in enumerate(together.devices):
+        links = ways[way_of(experiment, number)]
         way = PairTransport(experiment, seed, number, links, edge, together.world, timeline)
         cpu = PacedCpu(timeline)
         runs.append(DeviceRuntime(experiment, policy, seed, model, images, cpu, way, rows.append, number, requests).run)

@@ -10,19 +10,16 @@ import gc
 from collections.abc import Mapping
 from typing import Any
 
-from splitexit.errors import ProcessError
 from splitexit.experiment import Experiment
-from splitexit.links import Fifo
 from splitexit.live.address import Address
 from splitexit.live.link import LinkProxy
 from splitexit.live.network import Network, Place
 from splitexit.live.processes import Child, Line, hurry
+from splitexit.live.ways import fresh_ways, way_of
 
 LOOPBACK = Address("127.0.0.1", 0)
 ANSWER_S = 30.0
 """How long the process of the links may take for an answer."""
-
-Links = dict[str, tuple[Fifo, Fifo]]
 
 
 class ProxyNetwork(Network):
@@ -38,7 +35,8 @@ class ProxyNetwork(Network):
         return Place(LOOPBACK)
 
     def connect(self, edge: Address) -> None:
-        names = {self._name(device): self.experiment.cell(device) is not None for device in self._devices}
+        of = self.experiment
+        names = {way_of(of, device): of.cell(device) is not None for device in range(of.total_devices)}
         self._child = Child("link", relay, edge, names)
         (self._addresses,) = self._child.expect("listening")
 
@@ -47,11 +45,11 @@ class ProxyNetwork(Network):
         return {} if self._child is None else {"link": self._child.pid}
 
     def device(self, number: int) -> Place:
-        return Place(self._addresses[self._name(number)])
+        return Place(self._addresses[way_of(self.experiment, number)])
 
     def begin(self, seed: int, origin_s: float) -> None:
         assert self._child is not None, "begin comes after connect"
-        self._child.tell("begin", self._fresh(seed), origin_s)
+        self._child.tell("begin", fresh_ways(self.experiment, seed), origin_s)
         self._child.expect("begun", ANSWER_S)
 
     def end(self) -> Mapping[str, Any]:
@@ -64,28 +62,6 @@ class ProxyNetwork(Network):
     def close(self) -> None:
         if self._child is not None:
             self._child.close()
-
-    @property
-    def _devices(self) -> range:
-        return range(self.experiment.total_devices)
-
-    def _name(self, device: int) -> str:
-        """Of the links that a device sends over."""
-        cell = self.experiment.cell(device)
-        return f"device {device}" if cell is None else f"{cell.label} {cell.number}"
-
-    def _fresh(self, seed: int) -> Links:
-        """All links as they are at the start of a run."""
-        of, links = self.experiment, Links()
-        for device in self._devices:
-            if of.cell(device) is None:
-                links[self._name(device)] = of.uplink(seed, device), of.downlink(seed, device)
-        for cell in of.cells:
-            up, down = of.cell_uplink(seed, cell), of.cell_downlink(seed, cell)
-            if not isinstance(up, Fifo) or not isinstance(down, Fifo):
-                raise ProcessError(f"access_points.{cell.label}.sharing: a proxy serves first come, first served")
-            links[f"{cell.label} {cell.number}"] = up, down
-        return links
 
 
 def relay(line: Line, edge: Address, names: Mapping[str, bool]) -> None:
@@ -101,8 +77,7 @@ def relay(line: Line, edge: Address, names: Mapping[str, bool]) -> None:
         match line.next("begin", "end"):
             case "begin", links, origin_s:
                 for name, (up, down) in links.items():
-                    if name in proxies:  # nobody is on some access points
-                        proxies[name].begin(up, down, origin_s)
+                    proxies[name].begin(up, down, origin_s)
                 line.tell("begun")
             case _:
                 line.tell("ended", {name: proxy.end() for name, proxy in proxies.items()})
