@@ -2,8 +2,8 @@
 
 For every case the scenario's processes run each of two policies some times, in turn. From the log of the one, the other
 is replayed, with links as the log shows them; the predicted mean is compared with the mean that was measured under the
-other. Both ways, so that every case gives two lines. All machines are named ones, so that every process is paced, by
-the bundle's calibration. A fixed computation is timed before each case, so that the table says how quiet the machine
+other. Both ways, so that every case gives two lines. All machines are named ones, so that every process is paced; what a
+call costs here is rehearsed first. A fixed computation is timed before each case, so that the table says how quiet the machine
 was.
 """
 
@@ -26,6 +26,7 @@ from benchmarks.simulator import machine
 from splitexit.compare import as_run
 from splitexit.errors import ProcessError
 from splitexit.live.deployment import Deployment
+from splitexit.rehearsal import calibrate_for
 from splitexit.replay import replay
 from splitexit.report.folder import write
 from splitexit.report.stored import StoredRun
@@ -124,7 +125,8 @@ def lines(case: Case, options: argparse.Namespace) -> list[Document]:
     scenario, quiet = opened(case, options.quick), noise()
     logs: dict[str, list[StoredRun]] = {policy: [] for policy in case.policies}
     with tempfile.TemporaryDirectory() as folder:
-        with Deployment.open(scenario, network=options.network) as deployment:
+        host = calibrate_for(scenario, case.policies[0], options.network)
+        with Deployment.open(scenario, host=host, network=options.network) as deployment:
             for number in range(options.repeat):
                 for policy in case.policies[:: -1 if number % 2 else 1]:
                     logs[policy].append(measured(deployment, policy, Path(folder) / f"{policy}-{number}"))

@@ -22,6 +22,7 @@ import numpy as np
 from splitexit.bundle import ModelSpec, read_json
 from splitexit.copula import Dependence, Uniforms
 from splitexit.errors import ArtifactError
+from splitexit.results import DEVICE, EDGE
 
 Pair = tuple[int, str]
 """A (split, codec id)."""
@@ -109,7 +110,9 @@ class Calibration:
     split. batch[n] is the time of n samples in one pass through the network, relative to that of one
     sample; by default n samples take n times as long, so that batching gains nothing. corun[n] is the time
     of a pass while n other processes of this machine compute too, relative to that of a process alone; by
-    default they do not touch each other. `machine` describes where and how it was measured.
+    default they do not touch each other. live[side], of a `device` and an `edge`, is what the parts take in the
+    process of a live one, between everything else that it does, relative to here; 1 where nobody measured it.
+    `machine` describes where and how it was measured.
     """
 
     machine: Mapping[str, Any]
@@ -123,6 +126,7 @@ class Calibration:
     batch: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
     corun: Mapping[int, float] = field(default_factory=lambda: {0: 1.0})
     dependence: Dependence = field(default_factory=Dependence)
+    live: Mapping[str, float] = field(default_factory=dict)
 
     def batch_factor(self, samples: int) -> float:
         """Time of `samples` >= 1 in one pass relative to that of one: linear between the measured sizes.
@@ -154,6 +158,10 @@ class Calibration:
             encode={pair: time.scaled(factor) for pair, time in self.encode.items()},
             decode={pair: time.scaled(factor) for pair, time in self.decode.items()},
         )
+
+    def on(self, side: str) -> Calibration:
+        """This machine as a live DEVICE or EDGE."""
+        return self.slowed(self.live[side]) if side in self.live else self
 
     @cached_property
     def _batch_curve(self) -> _Curve:
@@ -197,6 +205,7 @@ class Calibration:
             "batch": {str(n): factor for n, factor in self.batch.items()},
             "corun": {str(n): factor for n, factor in self.corun.items()},
             "dependence": {"within": self.dependence.within, "lag1": self.dependence.lag1},
+            "live": dict(self.live),
         }
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -222,6 +231,7 @@ class Calibration:
                 batch=_factors("batch", content.get("batch", {"1": 1.0}), first=1),
                 corun=_factors("corun", content.get("corun", {"0": 1.0}), first=0),
                 dependence=_dependence(content.get("dependence", {})),
+                live=_sides(content.get("live", {})),
             )
         except KeyError as error:
             raise ArtifactError(f"{path}: the key {error} is missing; `splitexit calibrate` writes it") from error
@@ -268,6 +278,13 @@ def _dependence(values: Any) -> Dependence:
     if unknown := values.keys() - {"within", "lag1"}:
         raise ValueError(f"dependence has within and lag1, found {min(unknown)!r}")
     return Dependence(**{key: float(value) for key, value in values.items()})
+
+
+def _sides(values: Any) -> dict[str, float]:
+    sides = {side: float(factor) for side, factor in values.items()}
+    if not sides.keys() <= {DEVICE, EDGE} or not all(0.0 < f < math.inf for f in sides.values()):
+        raise ValueError(f"live has positive factors of device and edge, found {values}")
+    return sides
 
 
 def _pairs_to_json(times: Mapping[Pair, Distribution]) -> list[dict[str, Any]]:

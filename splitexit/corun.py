@@ -114,10 +114,10 @@ def utilisations(experiment: Experiment, run: Run) -> Busy:
     work_s = column(rows, "device_compute_s") + column(rows, "encode_s")
     found: dict[int | None, Sequence[float]] = {}
     for group in experiment.groups:
-        real = _real_share(experiment, experiment.device_calibration(group)) / span_s
+        real = _real_share(experiment, group.config.hardware, experiment.device_calibration(group)) / span_s
         found[group.number] = [min(1.0, real * float(work_s[device == number].sum())) for number in group.devices]
     workers = edge.workers * edge.servers
-    real = _real_share(experiment, experiment.edge_calibration) / (span_s * workers)
+    real = _real_share(experiment, edge.hardware, experiment.edge_calibration) / (span_s * workers)
     found[None] = [min(1.0, real * _edge_work_s(column(rows, "edge_compute_s"), edge.batching is not None))] * workers
     return found
 
@@ -127,8 +127,10 @@ def _edge_work_s(compute_s: np.ndarray[Any, Any], batched: bool) -> float:
     return float((np.unique(compute_s) if batched else compute_s).sum())
 
 
-def _real_share(experiment: Experiment, on: Calibration) -> float:
+def _real_share(experiment: Experiment, hardware: str, on: Calibration) -> float:
     """The part of a machine's time in which this host computes for it, before it waits."""
+    if hardware == HOST:
+        return 1.0
     host_s, there_s = (sum(stage.mean for stage in of.stages) for of in (experiment.host, on))
     return min(1.0, host_s / there_s) if there_s > 0 else 1.0
 

@@ -15,18 +15,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from splitexit.bundle import Bundle
 from splitexit.compare import Run, as_run, run_once
 from splitexit.errors import ProcessError
 from splitexit.experiment import Experiment
 from splitexit.fleet import require_live
 from splitexit.live.deployment import Deployment
-from splitexit.live.host import calibrate_host
 from splitexit.policies import OmniscientPolicy
+from splitexit.rehearsal import calibrate_for
 from splitexit.results import column, marked, to_table
 from splitexit.scenario import Scenario
 
 Say = Callable[[str], None]
+
+REHEARSAL_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def demonstrate(scenario: Scenario, folder: Path, seconds: float, requests: int 
     """
     require_live(scenario)
     policies, seed = live_policies(scenario), scenario.seed
-    say("measuring what the model costs on this machine")
-    host = calibrate_host(Bundle.open(scenario.bundle))
+    rehearsed = scenario.policy_label if scenario.policy_label in policies else policies[0]
+    host = calibrate_for(scenario, rehearsed, say=say, longest_s=REHEARSAL_S)
     host.save(folder / "calibration.json")
     with Deployment.open(scenario, host=host, say=say) as deployment:
         experiment, pids = deployment.experiment, dict(deployment.pids)

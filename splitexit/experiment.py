@@ -28,6 +28,7 @@ from splitexit.links.modulated import Modulated, Window
 from splitexit.links.sharing import Sharing
 from splitexit.policies import Policy
 from splitexit.recording import Recording
+from splitexit.results import DEVICE, EDGE
 from splitexit.scenario import HOST as HOST
 from splitexit.scenario import AccessPoint, Cloud, Devices, Scenario, Spec
 from splitexit.scenario.events import Bandwidth, LinkEvent
@@ -165,17 +166,17 @@ class Experiment:
 
     @cached_property
     def _calibrations(self) -> dict[str, Calibration]:
-        return {HOST: self.host}
+        return {}
 
-    def _on(self, hardware: str) -> Calibration:
-        known = self._calibrations
-        if hardware not in known:
-            known[hardware] = calibration_on(hardware, self.spec, self.host)
-        return known[hardware]
+    def _on(self, hardware: str, side: str = EDGE) -> Calibration:
+        known, key = self._calibrations, f"{HOST} {side}" if hardware == HOST else hardware
+        if key not in known:
+            known[key] = self.host.on(side) if hardware == HOST else calibration_on(hardware, self.spec, self.host)
+        return known[key]
 
     def device_calibration(self, group: Group | None = None) -> Calibration:
         """Seconds of every part on the devices of a group."""
-        return self._on((group or self.groups[0]).config.hardware)
+        return self._on((group or self.groups[0]).config.hardware, DEVICE)
 
     @property
     def edge_calibration(self) -> Calibration:

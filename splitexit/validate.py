@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from splitexit.bundle import Bundle
 from splitexit.compare import Run, as_run, run_once
 from splitexit.corun import SharedCores, sharing_cores
 from splitexit.errors import ProcessError, UsageError
@@ -25,7 +24,7 @@ from splitexit.experiment import Experiment
 from splitexit.fleet import require_live
 from splitexit.report.stored import LIVE, StoredRun
 from splitexit.results import LOCAL, column, marked, to_table
-from splitexit.scenario import AccessPoint, Devices, Scenario, Spec
+from splitexit.scenario import Scenario, Spec
 from splitexit.stats import CONFIDENCE
 from splitexit.summary import Summariser
 
@@ -213,14 +212,13 @@ def measure_here(scenario: Scenario, policy: str, seed: int, network: str, repea
         ProcessError: a process did not start, or ended before its time.
     """
     from splitexit.live.deployment import Deployment, check_policy
-    from splitexit.live.host import calibrate_host
     from splitexit.live.network import NETWORKS
+    from splitexit.rehearsal import calibrate_for
 
     require_live(scenario)
     check_policy(scenario, policy)
     NETWORKS.load(network).require()
-    say("measuring what the model costs on this machine")
-    host = calibrate_host(Bundle.open(scenario.bundle), network=network)
+    host = calibrate_for(scenario, policy, network, say)
     with Deployment.open(scenario, host=host, network=network, say=say) as deployment:
         return measure(deployment, policy, seed, repeat, say)
 
@@ -252,31 +250,19 @@ def _repetitions(table: pa.Table) -> Iterator[pa.Table]:
 
 def over(network: str, scenario: Scenario) -> Scenario:
     """The scenario as such a network carries it: real TCP runs on tun and tbf, so `transport: tcp` on its links."""
-    if network == "proxy":
-        return scenario
-    changes: dict[str, Any] = _under_tcp(scenario.uplink, scenario.downlink)
-    for key, section in (("groups", scenario.groups), ("access_points", scenario.access_points)):
-        changes[key] = {label: _with_own_links(scenario, of) for label, of in section.items()}
-    changes["devices"] = _with_own_links(scenario, scenario.devices)
-    return scenario.model_copy(update=changes)
+    return scenario if network == "proxy" else scenario.relinked(_under_tcp)
 
 
-def _with_own_links(scenario: Scenario, of: Any) -> Devices | AccessPoint:
-    """Devices or access points with their own links under TCP, if they have any."""
-    links = _under_tcp(of.uplink or scenario.uplink, of.downlink or scenario.downlink)
-    copy: Devices | AccessPoint = of.model_copy(update={key: links[key] for key in links if getattr(of, key)})
-    return copy
-
-
-def _under_tcp(up: Spec, down: Spec) -> dict[str, Spec]:
+def _under_tcp(up: Spec, down: Spec) -> tuple[Spec, Spec]:
     """Both links under TCP, with the round trip that their delays make together, unless they say otherwise."""
     rtt_ms = sum(1e3 * link.create().delay_s for link in (up, down))
-    found = {}
-    for key, link in (("uplink", up), ("downlink", down)):
+
+    def under(link: Spec) -> Spec:
         known = link.parameters
         tcp = {"transport": "tcp", "rtt_ms": rtt_ms if known.get("rtt_ms") is None else known["rtt_ms"]}
-        found[key] = replace(link, parameters={**known, **tcp}) if "transport" in known else link
-    return found
+        return replace(link, parameters={**known, **tcp}) if "transport" in known else link
+
+    return under(up), under(down)
 
 
 @dataclass(frozen=True)

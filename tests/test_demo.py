@@ -70,7 +70,7 @@ def test_several_devices_are_shown_side_by_side(
 ) -> None:
     """What is printed names every process; figures are over all devices."""
     calibration = Calibration.load(live_bundle.calibration)
-    monkeypatch.setattr("splitexit.demo.calibrate_host", lambda bundle: calibration)
+    monkeypatch.setattr("splitexit.demo.calibrate_for", lambda *arguments, **options: calibration)
     options = ["--set", "devices.count=2", "--set", "policies={image: {name: offload, split: 0, codec: image}}"]
     assert run(["demo", str(scenario), *options, "--requests", "10", "--out", str(tmp_path / "x")]) == 0
     head, *lines, folder = capfd.readouterr().out.strip().splitlines()

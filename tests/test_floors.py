@@ -21,7 +21,7 @@ PACKAGE = ROOT / "splitexit"
 # of the floors below. A new unit needs a line here.
 FLOORS = {
     5: {"cli", "__main__"},
-    4: {"summary", "compare", "capacity", "sweep", "demo", "corun", "validate", "replay", "report"},
+    4: {"summary", "compare", "capacity", "sweep", "demo", "corun", "rehearsal", "validate", "replay", "report"},
     3: {"sim", "models", "live"},
     2: {"inference", "batching", "scenario", "fleet", "workload", "experiment", "check"},
     1: {"policies", "codecs", "links", "arrivals", "energy", "estimate", "sense"},
@@ -66,6 +66,7 @@ LIBRARIES: dict[str, set[str]] = {
     "live": TORCH | TABLES | {"grpc", "grpc_health", "grpc_reflection", "google", "PIL"},
     "check": TABLES,
     "demo": TABLES,
+    "rehearsal": TABLES,
     "validate": TABLES,
     "replay": TABLES,
     "copula": {"scipy"},

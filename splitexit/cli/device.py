@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitexit.cli.serving import Json
+from splitexit.cli.simulate import Out, Overrides, Requests, given
 from splitexit.errors import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -23,17 +24,12 @@ def device(
     scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML (see `splitexit init`).")],
     edge: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where `splitexit serve` or `link` listens.")],
     policy: Annotated[str | None, typer.Option(help="Policy label [default: the scenario's devices.policy].")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. uplink.mbps=5; repeatable."),
-    ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="Requests, instead of the scenario's number.")] = None,
+    overrides: Overrides = None,
+    requests: Requests = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed [default: the scenario's].", show_default=False)] = None,
     number: Annotated[int, typer.Option("--device", min=0, help="Which of the scenario's devices this is.")] = 0,
     data: Annotated[str | None, typer.Option(help="The recorded test set [default: the bundle's samples].")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder [default: runs/<time>-<name>].", show_default=False)
-    ] = None,
+    out: Out = None,
     json: Json = False,
 ) -> None:
     """Classifies images for real; without an edge it answers locally."""
@@ -51,8 +47,7 @@ def device(
     from splitexit.scenario import load
 
     address, console = Address.parse(edge, "--edge"), Console(stderr=True, highlight=False, soft_wrap=True)
-    extra = [] if requests is None else [f"requests={requests}"]
-    settings = load(scenario, [*(overrides or []), *extra])
+    settings = load(scenario, given(overrides, requests, None))
     require_single(settings)
     label, chosen = policy or settings.policy_label, settings.seed if seed is None else seed
     settings.policy(label)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitexit.cli.serving import Json
+from splitexit.cli.simulate import Out, Overrides, Requests, given
 from splitexit.errors import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -60,18 +61,13 @@ def register(app: typer.Typer) -> None:
 def live(
     scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML (see `splitexit init`).")],
     policy: Annotated[str | None, typer.Option(help="Policy label [default: the scenario's devices.policy].")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. uplink.mbps=5; repeatable."),
-    ] = None,
+    overrides: Overrides = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed [default: the scenario's].", show_default=False)] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="Requests per device, instead of the scenario's.")] = None,
+    requests: Requests = None,
     network: NetworkKind = Kind.PROXY,
     host_calibration: HostCalibration = Source.BUNDLE,
     data: Annotated[str | None, typer.Option(help="The recorded test set [default: the bundle's samples].")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder [default: runs/<time>-<name>].", show_default=False)
-    ] = None,
+    out: Out = None,
     json: Json = False,
 ) -> None:
     """Every device is a process, and so is the edge; Ctrl-C keeps what has been answered."""
@@ -87,14 +83,14 @@ def live(
     from splitexit.report.folder import new_folder
     from splitexit.scenario import load
 
-    settings = load(scenario, [*(overrides or []), *([] if requests is None else [f"requests={requests}"])])
+    settings = load(scenario, given(overrides, requests, None))
     label, chosen = policy or settings.policy_label, settings.seed if seed is None else seed
     require_live(settings)
     check_policy(settings, label)
     NETWORKS.load(network).require()
     folder = new_folder(out, settings.name)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    host = _measured(settings, network, console) if host_calibration is Source.MEASURE else None
+    host = _measured(settings, label, network, console) if host_calibration is Source.MEASURE else None
     say = live_output.teller(console)
     with Deployment.open(settings, host=host, network=network, data=data, say=say) as deployment:
         total = settings.requests * deployment.experiment.total_devices
@@ -105,13 +101,11 @@ def live(
     _end(run, total, console)
 
 
-def _measured(settings: Scenario, network: Kind, console: Console) -> Calibration:
-    from splitexit.bundle import Bundle
+def _measured(settings: Scenario, policy: str, network: Kind, console: Console) -> Calibration:
     from splitexit.cli.live_output import teller
-    from splitexit.live.host import calibrate_host
+    from splitexit.rehearsal import calibrate_for
 
-    teller(console)("measuring what the model costs on this machine")
-    return calibrate_host(Bundle.open(settings.bundle), network=network)
+    return calibrate_for(settings, policy, network, teller(console))
 
 
 def _end(run: LiveRun, total: int, console: Console) -> None:

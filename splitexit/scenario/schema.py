@@ -127,6 +127,24 @@ class Scenario(Section):
         owner = of if point is None else self.access_points[point]
         return owner.uplink or self.uplink, owner.downlink or self.downlink
 
+    def relinked(self, change: Callable[[Spec, Spec], tuple[Spec, Spec]]) -> Scenario:
+        """The same with every uplink and downlink, the scenario's own and those of sections, as `change` makes them."""
+        own = change(self.uplink, self.downlink)
+
+        def of(section: Any) -> Any:
+            up, down = change(section.uplink or self.uplink, section.downlink or self.downlink)
+            return section.model_copy(update={"uplink": section.uplink and up, "downlink": section.downlink and down})
+
+        return self.model_copy(
+            update={
+                "uplink": own[0],
+                "downlink": own[1],
+                "devices": of(self.devices),
+                "groups": {label: of(group) for label, group in self.groups.items()},
+                "access_points": {label: of(point) for label, point in self.access_points.items()},
+            }
+        )
+
     @property
     def policy_label(self) -> str:
         """The label of the devices' own policy, for `policy`; OWN where groups have different ones."""
