@@ -2,9 +2,9 @@
 
 For every case the scenario's processes run each of two policies some times, in turn. From the log of the one, the other
 is replayed, with links as the log shows them; the predicted mean is compared with the mean that was measured under the
-other. Both ways, so that every case gives two lines. All machines are named ones, so that every process is paced; what a
-call costs here is rehearsed first. A fixed computation is timed before each case, so that the table says how quiet the machine
-was.
+other. Both ways, so that every case gives two lines. All machines are named ones, so that every process is paced; what
+a call costs here is rehearsed first. A fixed computation is timed before each case, so that the table says how quiet
+the machine was.
 """
 
 from __future__ import annotations

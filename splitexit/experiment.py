@@ -212,10 +212,8 @@ class Experiment:
     def _codecs(self, device: Calibration) -> dict[int, tuple[str, ...]]:
         """The recorded pairs whose encode and decode times were measured too."""
         timed = device.encode.keys() & self.edge_calibration.decode.keys()
-        offered = {
-            split: tuple(codec for codec in codecs if (split, codec) in timed)
-            for split, codecs in self.recording.codecs().items()
-        }
+        recorded = self.recording.codecs().items()
+        offered = {split: tuple(codec for codec in codecs if (split, codec) in timed) for split, codecs in recorded}
         return {split: codecs for split, codecs in offered.items() if codecs}
 
     def _prior(self, group: Group) -> LinkEstimate:
