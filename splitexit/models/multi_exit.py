@@ -83,7 +83,10 @@ class MultiExitNet(nn.Module):
         self.stages, self.heads, self.spec = nn.ModuleList(stages), nn.ModuleList(heads), spec
 
     def forward(self, images: Tensor, coupling: float = 1.0) -> list[Tensor]:
-        """Logits of every exit: B×C×H×W pixels in [0, 1] -> E tensors B×K. Runs everything: for training.
+        """Output of every exit: B×C×H×W pixels in [0, 1] -> E tensors B×K. Runs everything: for training.
+
+        Outputs are class logits. A head that learns when to stop has one column more, B×(K+1): the logit of its
+        confidence, before the sigmoid. The final head never has, so K is the width of the last output.
 
         Args:
             coupling: share of the early heads' gradient that goes on into the backbone; the heads' own is whole.
@@ -103,7 +106,7 @@ class MultiExitNet(nn.Module):
         return features
 
     def read_exit(self, features: Tensor, exit_: int) -> Tensor:
-        """B×K logits of one exit from what its stage put out."""
+        """Output of one exit from what its stage put out: B×K, or B×(K+1); see `forward`."""
         logits: Tensor = self.heads[exit_](features)
         return logits
 

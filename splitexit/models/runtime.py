@@ -56,12 +56,15 @@ class Runtime:
 
     @torch.inference_mode()
     def read_exit(self, features: Array, exit_: int) -> Array:
-        """Logits (num_classes,) of one exit from what its stage put out, or (N, num_classes) of N."""
+        """Output of one exit from what its stage put out: (num_classes,) logits, or (N, num_classes) of N.
+
+        A head that learns when to stop adds the logit of its confidence as the last column.
+        """
         logits: Array = self._net.read_exit(_batch(features), exit_).numpy()
         return logits if features.ndim == 4 else logits[0]
 
     def exits_from(self, features: Array, split: int, exits: tuple[int, ...]) -> dict[int, Array]:
-        """Logits of these exits, in ascending order and none in front of `split`, every stage run once."""
+        """Outputs of these exits, in ascending order and none in front of `split`, every stage run once."""
         logits, stage = {}, split
         for exit_ in exits:
             at = self.spec.exit_stages[exit_]
