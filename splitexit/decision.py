@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import nan
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from splitexit.bundle import ModelSpec
@@ -28,6 +29,7 @@ class Reading:
 
     `max_prob` is the largest softmax probability, `entropy` is in nats, `margin` is the largest minus
     the second largest probability; `logits` (num_classes,) is absent where a recording left it out.
+    `confidence`, between 0 and 1, is that of a head that learns when to stop; nan where the head has no such branch.
     """
 
     exit: int
@@ -36,6 +38,7 @@ class Reading:
     entropy: float
     margin: float
     logits: np.ndarray[Any, Any] | None = field(default=None, compare=False)
+    confidence: float = field(default=nan, compare=False)  # nan is unequal to itself
 
 
 @dataclass(frozen=True, slots=True)

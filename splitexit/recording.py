@@ -6,18 +6,20 @@ bytes and what the edge's exits said of the decoded features. It is one Parquet 
 sample:
 
     part, sample, label
-    exit<e>.prediction, .max_prob, .entropy, .margin[, .logits]
-    split<s>.<codec>.bytes, split<s>.<codec>.exit<e>.prediction, .max_prob, .entropy, .margin
+    exit<e>.prediction, .max_prob, .entropy, .margin[, .logits][, .confidence]
+    split<s>.<codec>.bytes, split<s>.<codec>.exit<e>.prediction, .max_prob, .entropy, .margin[, .logits][, .confidence]
 
 The schema metadata key `splitexit` holds JSON: digests, exits, pairs, how it was made. A pair marked
 lossless stores bytes alone: there the edge says what the device would have said (bit for bit at batch 1).
+Only heads that learn a confidence have one.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from splitexit.bundle import ModelSpec
-from splitexit.confidence import confidences
+from splitexit.confidence import confidences, cut
 from splitexit.decision import Reading
 from splitexit.errors import ArtifactError
 
@@ -38,13 +40,18 @@ MEASURES = ("prediction", "max_prob", "entropy", "margin")
 
 @dataclass
 class ExitReadings:
-    """One exit's readings of n samples: prediction uint16, the others float32, logits float16 (n, classes) or None."""
+    """One exit's readings of n samples: prediction uint16, the others float32.
+
+    logits      float16 (n, num_classes), or None where they were not kept
+    confidence  (n,), or None where the head learned none
+    """
 
     prediction: Array
     max_prob: Array
     entropy: Array
     margin: Array
     logits: Array | None = None
+    confidence: Array | None = None
 
     @classmethod
     def of_logits(cls, logits: Array, keep: bool = False) -> ExitReadings:
@@ -53,11 +60,20 @@ class ExitReadings:
         stored = logits.astype(np.float16) if keep else None
         return cls(prediction.astype(np.uint16), max_prob, entropy, margin, stored)
 
+    @classmethod
+    def of_outputs(cls, outputs: Array, num_classes: int, keep: bool = False) -> ExitReadings:
+        """From what a head put out: (n, num_classes), or one column more (see splitexit.confidence.cut)."""
+        logits, learned = cut(outputs, num_classes)
+        return replace(cls.of_logits(logits, keep), confidence=learned)
+
     def readings(self, exit_: int) -> list[Reading]:
         """The same as Reading objects."""
         columns = [getattr(self, name).tolist() for name in MEASURES]
-        logits: Sequence[Array | None] = [None] * len(self.prediction) if self.logits is None else list(self.logits)
-        return [Reading(exit_, p, c, h, m, row) for p, c, h, m, row in zip(*columns, logits, strict=True)]
+        count = len(self.prediction)
+        logits: Sequence[Array | None] = [None] * count if self.logits is None else list(self.logits)
+        learned = [nan] * count if self.confidence is None else self.confidence.tolist()
+        rows = zip(*columns, logits, learned, strict=True)
+        return [Reading(exit_, p, c, h, m, z, sure) for p, c, h, m, z, sure in rows]
 
 
 @dataclass
@@ -205,6 +221,8 @@ class Recording:
             for values in _all_readings(part):
                 if values.prediction.max() >= self.num_classes or not np.isfinite(values.max_prob).all():
                     raise ArtifactError(f"{path}: a reading is out of range; run `splitexit record` again")
+                if values.confidence is not None and not (np.abs(values.confidence - 0.5) <= 0.5).all():
+                    raise ArtifactError(f"{path}: a confidence is out of range; run `splitexit record` again")
         if spec is not None:
             self._check_model(path, spec)
 
@@ -234,6 +252,8 @@ def _columns(prefix: str, values: ExitReadings) -> dict[str, pa.Array]:
     if values.logits is not None:
         flat = pa.array(values.logits.reshape(-1))
         columns[f"{prefix}.logits"] = pa.FixedSizeListArray.from_arrays(flat, values.logits.shape[1])
+    if values.confidence is not None:
+        columns[f"{prefix}.confidence"] = pa.array(values.confidence)
     return columns
 
 
@@ -272,7 +292,9 @@ def _part(name: str, table: pa.Table, about: Mapping[str, Any]) -> Part:
 
 def _readings(table: pa.Table, prefix: str) -> ExitReadings:
     prediction, max_prob, entropy, margin = (table[f"{prefix}.{name}"].to_numpy() for name in MEASURES)
-    logits = None
-    if f"{prefix}.logits" in table.column_names:
+    logits, learned, there = None, None, set(table.column_names)
+    if f"{prefix}.logits" in there:
         logits = table[f"{prefix}.logits"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-    return ExitReadings(prediction, max_prob, entropy, margin, logits)
+    if f"{prefix}.confidence" in there:
+        learned = table[f"{prefix}.confidence"].to_numpy()
+    return ExitReadings(prediction, max_prob, entropy, margin, logits, learned)

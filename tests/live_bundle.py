@@ -52,10 +52,10 @@ POLICIES = {
 }
 
 
-def make_bundle(folder: Path, seed: int = 0) -> Bundle:
+def make_bundle(folder: Path, seed: int = 0, config: NetConfig = CONFIG) -> Bundle:
     """Everything a bundle holds, except a model card."""
     use_one_thread()  # several would wait for each other on a busy machine
-    net, images = build(CONFIG, seed).eval(), _images()
+    net, images = build(config, seed).eval(), _images()
     _spread(net, images)
     bundle = save(net, folder, {})
     _write_samples(bundle.samples, images)
@@ -107,9 +107,8 @@ def _record(model: LiveModel, images: Images) -> Recording:
 
 def _readings(model: LiveModel, features: list[Array], split: int, exit_: int) -> ExitReadings:
     stage = model.spec.exit_stages[exit_]
-    return ExitReadings.of_logits(
-        np.stack([model.net.read_exit(model.net.run_stages(f, split, stage), exit_) for f in features])
-    )
+    outputs = [model.net.read_exit(model.net.run_stages(f, split, stage), exit_) for f in features]
+    return ExitReadings.of_outputs(np.stack(outputs), model.spec.num_classes)
 
 
 def _pair(model: LiveModel, images: list[Array], pair: Pair) -> PairReadings:

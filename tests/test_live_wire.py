@@ -53,6 +53,22 @@ def test_a_result_comes_back_bit_for_bit() -> None:
     assert [getattr(got, n) for n in names] == [getattr(RESULT, n) for n in names]
 
 
+@pytest.mark.parametrize("confidence", [0.0, 1.0, float(np.float32(0.7))])
+def test_a_learned_confidence_comes_back(confidence: float) -> None:
+    """Where the head learned none, it takes no byte."""
+    sure = replace(RESULT, confidence=confidence)
+    assert wire.parse_result(wire.pack_result(sure)).confidence == confidence
+    assert math.isnan(wire.parse_result(wire.pack_result(RESULT)).confidence)
+    assert len(wire.pack_result(sure)) == len(wire.pack_result(RESULT)) + 1 + 4
+
+
+@pytest.mark.parametrize("confidence", [-0.1, 1.1, math.nan, math.inf])
+def test_a_confidence_lies_between_0_and_1(confidence: float) -> None:
+    body = edge_pb2.InferReply(confidence=confidence).SerializeToString()
+    with pytest.raises(Refused, match="confidence"):
+        wire.parse_result(body)
+
+
 def test_the_seconds_of_parts_come_back() -> None:
     """Where nobody asked, they take no byte."""
     timed = replace(RESULT, parts_s=(0.25, 0.5, 1e-6))
@@ -135,11 +151,11 @@ def test_a_hundred_thousand_broken_messages_in_process() -> None:
 
 @pytest.mark.parametrize(
     ("theirs", "served"),
-    [((1, 0), True), ((1, 1), True), ((1, 2), False), ((0, 9), False), ((2, 0), False), ((0, 0), False)],
+    [((1, 0), True), ((1, 1), True), ((1, 3), False), ((0, 9), False), ((2, 0), False), ((0, 0), False)],
 )
 def test_protocols_that_are_served(theirs: tuple[int, int], served: bool) -> None:
     """The same major, and no newer minor than the edge's own."""
-    assert wire.PROTOCOL == (1, 1)
+    assert wire.PROTOCOL == (1, 2)
     if served:
         wire.check_protocol(theirs)
         return

@@ -9,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from splitexit.confidence import confidences
+from splitexit.confidence import confidences, cut
 from splitexit.errors import InputError, UsageError
 from splitexit.models import chunks, codecs, data, multi_exit, record
+from splitexit.models.multi_exit import NetConfig
 from splitexit.models.runtime import Runtime
 from splitexit.recording import Recording
+from tests.confident_head import HEAD
 from tests.models_tiny import fresh_bundle, stripes, trained
 from tests.test_models_codecs import weights
 
@@ -81,6 +83,29 @@ def test_a_lossless_codec_changes_no_answer(bundle, parts):
     exits = tuple(range(3))[1:]
     whole, behind = runtime.exits_from(image, 0, exits), runtime.exits_from(features, 1, exits)
     assert all(np.array_equal(whole[e], behind[e]) for e in exits)
+
+
+def test_heads_of_unequal_width_are_recorded(tmp_path, parts):
+    """Early heads with a learned confidence put out one number more than the final one."""
+    config = NetConfig(
+        {"name": "resnet", "depth": 8, "width": 4}, (1, 12, 12), 3, shares=(0.4, 0.7), head={"name": HEAD}
+    )
+    bundle = multi_exit.save(multi_exit.build(config, 0).eval(), tmp_path / "bundle", {})
+    recording = record.record(bundle, parts, PAIRS, all_edge_exits=True, keep_logits=True)
+    assert [said.confidence is not None for said in recording.test.exits] == [True, True, False]
+    runtime, opened = Runtime(bundle), codecs.open_codecs(bundle, PAIRS)
+    image = parts[1].images.pixels(0)
+    features = opened[1, "uint8"].decode(opened[1, "uint8"].encode(runtime.run_stages(image, 0, 1)))
+    for exits, outputs in (
+        (recording.test.exits, runtime.exits_from(image, 0, (0, 1))),
+        (recording.test.pair(1, "uint8").exits, runtime.exits_from(features, 1, (1,))),
+    ):
+        for exit_, output in outputs.items():
+            logits, learned = cut(output[None], 3)
+            assert exits[exit_].confidence[0] == learned[0]
+            assert exits[exit_].prediction[0] == logits.argmax()
+            assert exits[exit_].logits.shape == (8, 3)
+    assert recording.test.pair(1, "raw").lossless
 
 
 def test_it_says_what_it_was_made_from(bundle, parts):

@@ -11,8 +11,8 @@ from splitexit.decision import EdgeLoad, LinkEstimate, Observation, Plan
 from splitexit.errors import InputError
 from splitexit.experiment import Experiment
 from splitexit.results import column, to_table, utilities
-from splitexit.sim import simulate
-from tests import synthetic
+from splitexit.sim import compiled, simulate
+from tests import learned, synthetic
 
 
 def neurosurgeon(world: Experiment, rate_bps: float, rtt_s: float, wait_s: float = 0.0) -> Plan:
@@ -76,9 +76,71 @@ def test_threshold_reads_all_or_nothing_at_its_ends(tmp_path: Path) -> None:
         ({"name": "threshold", "split": 1}, "without codec"),
         ({"name": "threshold", "thresholds": [0.5]}, "1 given for the 2 exits"),
         ({"name": "threshold", "exits": [9]}, "exit 9"),
+        ({"name": "threshold", "rule": "confidence"}, "exit 0 learned none; its head is 'pooled'"),
+        ({"name": "threshold", "rule": "max_logit"}, "splitexit record BUNDLE --logits"),
+        ({"name": "threshold", "rule": "patience"}, "threshold 0.8; expected a whole number"),
+        ({"name": "threshold", "rule": "patience", "thresholds": [1, 0]}, "threshold 0; expected a whole number"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, policy: dict[str, object], says: str) -> None:
     world = synthetic.experiment(tmp_path, policies={"bad": policy}, devices__policy="bad")
     with pytest.raises(InputError, match=says):
         world.decider("bad", 0, 0)
+
+
+RULES: dict[str, dict[str, object]] = {
+    "confidence": {"threshold": 0.7},
+    "patience": {"threshold": 1},
+    "max_logit": {"thresholds": [2.5, 3.5, 4.0]},
+}
+BEHIND: dict[str, object] = {"split": 1, "codec": "uint8", "edge_exits": True}
+
+
+@pytest.fixture
+def confident(tmp_path: Path) -> Experiment:
+    """Four exits, of which three learned a confidence; every rule alone, and with the edge."""
+    model = synthetic.spec(4)
+    alone = {rule: {"name": "threshold", "rule": rule} | more for rule, more in RULES.items()}
+    shared = {
+        f"{rule}-edge": {"name": "threshold", "rule": rule, "threshold": more.get("threshold", 3)} | BEHIND
+        for rule, more in RULES.items()
+    }
+    return synthetic.experiment(
+        tmp_path, model=model, says=learned.recording(model), requests=300, policies=alone | shared
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_leaves_where_it_says(confident: Experiment, rule: str) -> None:
+    """Sample by sample, from the columns of the recording."""
+    part, levels = confident.recording.test, RULES[rule].get("thresholds", [RULES[rule].get("threshold")] * 3)
+    left = set()
+    for row in simulate(confident, rule, 0):
+        at = row.sample
+        predictions = [said.prediction[at] for said in part.exits]
+        sure = {
+            "confidence": [said.confidence is not None and said.confidence[at] >= 0.7 for said in part.exits[:3]],
+            "patience": [False, predictions[0] == predictions[1], predictions[1] == predictions[2]],
+            "max_logit": [said.logits[at].max() >= level for said, level in zip(part.exits, levels, strict=False)],
+        }[rule]
+        assert row.exit == ([*sure, True]).index(True)
+        assert row.prediction == predictions[row.exit]
+        left.add(row.exit)
+    assert len(left) >= 3
+
+
+def test_the_edge_leaves_by_its_own_confidences(confident: Experiment) -> None:
+    """Behind the split its heads read decoded features."""
+    behind = confident.recording.test.pair(1, "uint8").exits
+    rows = [row for row in simulate(confident, "confidence-edge", 0) if row.answered_by == "edge"]
+    for row in rows:
+        sure = [behind[e].confidence[row.sample] >= 0.7 for e in (1, 2)]
+        assert row.exit == 1 + ([*sure, True]).index(True)
+    assert {row.exit for row in rows} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("policy", [name + edge for name in RULES for edge in ("", "-edge")])
+def test_the_compiled_engine_gives_the_same_rows(confident: Experiment, policy: str) -> None:
+    pytest.importorskip("numba")
+    expected, found = to_table(simulate(confident, policy, 1)), compiled.simulate(confident, policy, 1)
+    assert found.drop_columns(["energy_j"]).equals(expected.drop_columns(["energy_j"]))

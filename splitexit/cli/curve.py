@@ -30,7 +30,7 @@ def curve(
     from rich.console import Console
 
     from splitexit.bundle import Bundle
-    from splitexit.confidence import RULES
+    from splitexit.confidence import SOFTMAX_RULES
     from splitexit.recording import Recording
     from splitexit.report import curve as curves
     from splitexit.report.folder import to_json
@@ -39,7 +39,7 @@ def curve(
     recording, spec = Recording.load(opened.recording, opened.spec), opened.spec
     chosen: dict[str, tuple[Point, Point]] = {}
     drawn: dict[str, list[Point]] = {}
-    for rule in RULES:
+    for rule in SOFTMAX_RULES:
         levels = curves.thresholds(rule, recording.calibration)
         pick = curves.choose(curves.curve(recording.calibration, spec, rule, levels), lose / 100)
         chosen[rule] = pick, curves.point(recording.test, spec, rule, pick.threshold)

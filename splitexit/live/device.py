@@ -213,7 +213,8 @@ class DeviceRuntime:
         network_s = max(0.0, elapsed_s - result.wait_s - result.compute_s)
         load = EdgeLoad(result.queue_length, result.wait_s)
         self._sense.replied(number, task.sent_bytes, network_s, load)
-        return Reply(reading(result.exit, result.logits), network_s, result.wait_s, result.compute_s, load)
+        said = reading(result.exit, result.logits, result.confidence)
+        return Reply(said, network_s, result.wait_s, result.compute_s, load)
 
     def _finish(self, task: Task, answer: Answer, done_s: float) -> None:
         row = complete(task.request, answer, task.start_s, done_s, task.overrun)

@@ -224,5 +224,6 @@ class EdgeRuntime:
             job.queue_length,
             self.tag,
             tuple(job.parts_s) if query.timed else (),
+            reading.confidence,
         )
         return pack_result(result)

@@ -105,7 +105,7 @@ class InferRequest(_message.Message):
     def __init__(self, protocol: _Optional[_Union[Version, _Mapping]] = ..., bundle: _Optional[int] = ..., request: _Optional[int] = ..., device: _Optional[int] = ..., split: _Optional[int] = ..., codec: _Optional[str] = ..., payload: _Optional[bytes] = ..., exits: _Optional[_Iterable[_Union[ExitCheck, _Mapping]]] = ..., left_ms: _Optional[float] = ..., seed: _Optional[int] = ..., timed: bool = ...) -> None: ...
 
 class InferReply(_message.Message):
-    __slots__ = ("request", "exit", "prediction", "logits", "wait_s", "compute_s", "queue_length", "bundle", "parts_s")
+    __slots__ = ("request", "exit", "prediction", "logits", "wait_s", "compute_s", "queue_length", "bundle", "parts_s", "confidence")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     EXIT_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +115,7 @@ class InferReply(_message.Message):
     QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     PARTS_S_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     request: int
     exit: int
     prediction: int
@@ -124,4 +125,5 @@ class InferReply(_message.Message):
     queue_length: int
     bundle: int
     parts_s: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, request: _Optional[int] = ..., exit: _Optional[int] = ..., prediction: _Optional[int] = ..., logits: _Optional[bytes] = ..., wait_s: _Optional[float] = ..., compute_s: _Optional[float] = ..., queue_length: _Optional[int] = ..., bundle: _Optional[int] = ..., parts_s: _Optional[_Iterable[float]] = ...) -> None: ...
+    confidence: float
+    def __init__(self, request: _Optional[int] = ..., exit: _Optional[int] = ..., prediction: _Optional[int] = ..., logits: _Optional[bytes] = ..., wait_s: _Optional[float] = ..., compute_s: _Optional[float] = ..., queue_length: _Optional[int] = ..., bundle: _Optional[int] = ..., parts_s: _Optional[_Iterable[float]] = ..., confidence: _Optional[float] = ...) -> None: ...

@@ -11,7 +11,7 @@ import numpy as np
 from splitexit.bundle import Bundle, ModelSpec
 from splitexit.calibration import Pair
 from splitexit.codecs import Codec
-from splitexit.confidence import reading
+from splitexit.confidence import read_output
 from splitexit.decision import Reading
 
 Array = np.ndarray[Any, Any]
@@ -24,7 +24,7 @@ class Net(Protocol):
         """Stages first+1..last: float32 C×H×W -> float32 C'×H'×W', or N of them in one pass: N×C×H×W."""
 
     def read_exit(self, features: Array, exit_: int) -> Array:
-        """Logits (num_classes,) of one exit, or (N, num_classes) of N."""
+        """What one exit's head puts out, (width,) or (N, width) of N; see splitexit.confidence.cut."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LiveModel:
 
     def read(self, features: Array, exit_: int) -> Reading:
         """What one exit says, with its logits."""
-        return reading(exit_, self.net.read_exit(features, exit_))
+        return read_output(exit_, self.net.read_exit(features, exit_), self.spec.num_classes)
 
     def run_together(self, features: Sequence[Array], stage: int) -> list[Array]:
         """The stage with this number (from 0) on several samples, in one pass."""
@@ -59,8 +59,9 @@ class LiveModel:
 
     def read_together(self, features: Sequence[Array], exit_: int) -> list[Reading]:
         """What one exit says of several samples, in one pass."""
-        logits = self.net.read_exit(_stack(features), exit_)
-        return [reading(exit_, of_one) for of_one in (logits if len(features) > 1 else [logits])]
+        outputs = self.net.read_exit(_stack(features), exit_)
+        each = outputs if len(features) > 1 else [outputs]
+        return [read_output(exit_, output, self.spec.num_classes) for output in each]
 
 
 def _stack(features: Sequence[Array]) -> Array:

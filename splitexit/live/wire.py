@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from splitexit.decision import ExitCheck
 from splitexit.live import edge_pb2
 
-PROTOCOL = (1, 1)
+PROTOCOL = (1, 2)
 SERVICE: str = edge_pb2.DESCRIPTOR.services_by_name["Edge"].full_name
 DESCRIBE, INFER = f"/{SERVICE}/Describe", f"/{SERVICE}/Infer"
 
@@ -95,6 +95,7 @@ class Result:
     """The edge's answer: logits (num_classes,) float32 of the exit that answered, and what it took.
 
     `parts_s`, where asked for: seconds of decoding, then of every stage and head in the order they ran.
+    `confidence` as in Reading; nan takes no byte.
     """
 
     request: int
@@ -106,6 +107,7 @@ class Result:
     queue_length: int
     bundle: int
     parts_s: tuple[float, ...] = ()
+    confidence: float = math.nan
 
 
 def bundle_tag(digests: Mapping[str, str]) -> int:
@@ -230,13 +232,14 @@ def pack_result(result: Result) -> bytes:
         queue_length=result.queue_length,
         bundle=result.bundle,
         parts_s=result.parts_s,
+        confidence=None if math.isnan(result.confidence) else result.confidence,
     )
     packed: bytes = message.SerializeToString()
     return packed
 
 
 def parse_result(body: bytes) -> Result:
-    """The content of an InferReply; refuses logits that are not whole, finite numbers of float32, and odd seconds."""
+    """The content of an InferReply; refuses logits that are no finite float32, odd seconds and odd confidences."""
     m = _parse(edge_pb2.InferReply, body)
     if len(m.logits) % 4:
         raise Refused(Status.INVALID_ARGUMENT, f"{len(m.logits)} bytes of logits are not a number of float32")
@@ -246,4 +249,18 @@ def parse_result(body: bytes) -> Result:
     parts_s = tuple(m.parts_s)
     if not all(math.isfinite(seconds) and seconds >= 0.0 for seconds in parts_s):
         raise Refused(Status.INVALID_ARGUMENT, "parts_s must be seconds")
-    return Result(m.request, m.exit, m.prediction, logits, m.wait_s, m.compute_s, m.queue_length, m.bundle, parts_s)
+    confidence = m.confidence if m.HasField("confidence") else math.nan
+    if m.HasField("confidence") and not 0.0 <= confidence <= 1.0:
+        raise Refused(Status.INVALID_ARGUMENT, "a confidence lies between 0 and 1")
+    return Result(
+        m.request,
+        m.exit,
+        m.prediction,
+        logits,
+        m.wait_s,
+        m.compute_s,
+        m.queue_length,
+        m.bundle,
+        parts_s,
+        confidence,
+    )

@@ -26,6 +26,8 @@ from splitexit.models.runtime import Runtime, one_thread
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]
 CHUNK = 100
+LAYOUT = 2
+"""Of the arrays in a chunk's file; another number for another layout, so that no older file is taken for one."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ class Recorder:
         self.codecs = codecs.open_codecs(bundle, task.pairs)
 
     def run(self, images: Array) -> dict[str, Array]:
-        """`exits` (n, E, K) logits; for pair number i `bytes<i>` (n,), and `logits<i>` (n, edge exits, K) if lossy.
+        """What the heads put out, (n, width of the head): `exit<e>`, and `pair<i>.exit<e>` behind a lossy pair i.
 
         Args:
             images: uint8 (n, H, W, C).
+
+        Payload bytes (n,) of pair number i are `bytes<i>`.
         """
         rows = [self._sample(data.to_pixels(image)) for image in images]
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
@@ -63,20 +67,18 @@ class Recorder:
         features = [image]
         for stage in range(spec.num_stages):
             features.append(runtime.run_stages(features[-1], stage, stage + 1))
-        logits = [runtime.read_exit(features[at], e) for e, at in enumerate(spec.exit_stages)]
-        row = {"exits": np.stack(logits)}
+        row = {f"exit{e}": runtime.read_exit(features[at], e) for e, at in enumerate(spec.exit_stages)}
         for number, pair in enumerate(self.task.pairs):
             payload = self.codecs[pair].encode(features[pair[0]])
             row[f"bytes{number}"] = np.array(len(payload), np.uint32)
             if not self.codecs[pair].lossless:
-                row[f"logits{number}"] = self._edge(payload, pair)
+                row |= {f"pair{number}.exit{e}": output for e, output in self._edge(payload, pair).items()}
         return row
 
-    def _edge(self, payload: bytes, pair: Pair) -> Array:
-        """What the edge says of a payload: (edge exits, K)."""
+    def _edge(self, payload: bytes, pair: Pair) -> dict[int, Array]:
+        """What the edge's heads put out for a payload, by exit."""
         exits = self.task.edge_exits(self.runtime.spec, pair[0])
-        answers = self.runtime.exits_from(self.codecs[pair].decode(payload), pair[0], exits)
-        return np.stack([answers[e] for e in exits])
+        return self.runtime.exits_from(self.codecs[pair].decode(payload), pair[0], exits)
 
 
 @lru_cache(maxsize=1)
@@ -112,7 +114,7 @@ def run(
         progress: called with the samples done, and all.
     """
     folder(task.bundle).mkdir(exist_ok=True)
-    tag = hashlib.sha256(json.dumps([about, task.pairs, task.all_edge_exits, CHUNK]).encode()).hexdigest()[:16]
+    tag = hashlib.sha256(json.dumps([LAYOUT, about, task.pairs, task.all_edge_exits, CHUNK]).encode()).hexdigest()[:16]
     files: dict[str, list[Path]] = {part: [] for part in images}
     jobs = []
     for part, pixels in images.items():

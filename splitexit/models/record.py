@@ -156,14 +156,18 @@ def _kept(bundle: Bundle, made: Mapping[str, Any]) -> dict[str, Part]:
 
 
 def _part(task: Task, bundle: Bundle, samples: Samples, arrays: Mapping[str, Array], keep: bool) -> Part:
-    exits = arrays["exits"]
-    pairs = {}
+    spec, pairs = bundle.spec, {}
+
+    def readings(prefix: str, exits: Iterable[int]) -> dict[int, ExitReadings]:
+        keys = {e: f"{prefix}exit{e}" for e in exits}
+        return {
+            e: ExitReadings.of_outputs(arrays[key], spec.num_classes, keep) for e, key in keys.items() if key in arrays
+        }
+
     for number, (split, codec) in enumerate(task.pairs):
-        logits = arrays.get(f"logits{number}")
-        edge = () if logits is None else enumerate(task.edge_exits(bundle.spec, split))
-        readings = {e: ExitReadings.of_logits(logits[:, i], keep) for i, e in edge}  # type: ignore[index]
-        pairs[split, codec] = PairReadings(arrays[f"bytes{number}"], readings, lossless=logits is None)
-    device = tuple(ExitReadings.of_logits(exits[:, e], keep) for e in range(exits.shape[1]))
+        behind = readings(f"pair{number}.", task.edge_exits(spec, split))
+        pairs[split, codec] = PairReadings(arrays[f"bytes{number}"], behind, lossless=not behind)
+    device = tuple(readings("", range(len(spec.exits))).values())
     return Part(samples.part, samples.numbers, samples.images.labels, device, pairs)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from splitexit.confidence import NO_LOGITS
 from splitexit.decision import ExitCheck, Observation, Plan, Setting
 from splitexit.errors import InputError
 from splitexit.policies import Policy
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
 
 class Threshold(Policy):
-    """BranchyNet's rule (arXiv 1709.01686), with the rest of the network local or on the edge.
+    """BranchyNet's scheme (arXiv 1709.01686) with a choice of rules, the rest of the network local or on the edge.
 
     Args:
-        rule: `max_prob` or `margin` (leave when at least the threshold), `entropy` (when at most, in nats).
+        rule: when to leave. With at least the threshold: `max_prob`, `margin`, `confidence` (learned by the head;
+            EENets leave at 0.5), `max_logit` (needs logits in the recording). With at most the threshold, in nats:
+            `entropy`. After so many exits that agreed with the one before them: `patience` (PABEE, NeurIPS 2020);
+            the device and the edge each count their own.
         threshold: one number for every exit.
-        thresholds: one for each of `exits` instead.
+        thresholds: one for each of `exits` instead; `splitexit tune` fits them.
         exits: which exits to read on the device; default: all but the final one that lie before the split.
         split: stages on the device before offloading; default: all of it stays on the device.
         codec: how the features are sent; needed with `split`.
@@ -32,7 +36,7 @@ class Threshold(Policy):
     def __init__(
         self,
         *,
-        rule: Literal["max_prob", "entropy", "margin"] = "max_prob",
+        rule: Literal["max_prob", "entropy", "margin", "confidence", "patience", "max_logit"] = "max_prob",
         threshold: float = 0.8,  # SPINN's grid (MobiCom 2020) spans 0.4..1.0; tune on the calibration split
         thresholds: Sequence[float] | None = None,
         exits: Sequence[int] | None = None,
@@ -45,7 +49,7 @@ class Threshold(Policy):
         self._plan = Plan()
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
-        """Builds the one plan; raises InputError where exits, thresholds or the pair do not fit the model."""
+        """Builds the one plan; raises InputError where exits, thresholds, the rule or the pair do not fit the model."""
         spec = setting.spec
         if self.split is not None and self.codec is None:
             raise InputError("split without codec: say how the features are sent, e.g. codec: uint8")
@@ -63,6 +67,8 @@ class Threshold(Policy):
             edge_exits=tuple(ExitCheck(e, self.rule, self.threshold) for e in behind),
         )
         self._plan.check(spec)
+        for check in (*self._plan.exits, *self._plan.edge_exits):
+            _require(check, setting)
 
     def _levels(self, chosen: Sequence[int]) -> Sequence[float]:
         if self.thresholds is None:
@@ -74,3 +80,18 @@ class Threshold(Policy):
     def decide(self, observation: Observation) -> Plan:
         """Always the same plan; the exits' rules make it depend on the sample."""
         return self._plan
+
+
+def _require(check: ExitCheck, setting: Setting) -> None:
+    """Raises InputError where this exit cannot be judged so; the device and the edge read the same heads."""
+    said = setting.calibration.exits[check.exit]
+    if check.rule == "confidence" and said.confidence is None:
+        head = setting.spec.exits[check.exit].head.get("name")
+        raise InputError(f"rule confidence: exit {check.exit} learned none; its head is {head!r}")
+    if check.rule == "max_logit" and said.logits is None:
+        raise InputError(f"rule max_logit: {NO_LOGITS}")
+    if check.rule == "patience" and not (check.threshold >= 1 and float(check.threshold).is_integer()):
+        raise InputError(
+            f"rule patience: threshold {check.threshold:g}; expected a whole number of exits, at least 1, that must "
+            "agree with the one before them"
+        )
