@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from splitexit import __version__
 from splitexit.cli import (
+    bench,
     calibrate,
     capacity,
     curve,
@@ -30,6 +31,7 @@ from splitexit.cli import (
     serve,
     simulate,
     sweep,
+    tune,
     validate,
 )
 from splitexit.errors import INTERRUPTED, SplitexitError, one_line
@@ -98,8 +100,10 @@ for part in (
     link,
     scenario,
     models,
+    bench,
     calibrate,
     curve,
+    tune,
 ):
     part.register(app)
 

@@ -1,0 +1,7 @@
+"""Comparisons that train, measure and print one table: what the field's methods reach, on data that a user brings.
+
+plan.py       which networks are trained on which data, read from a recipe file (recipes/*.yaml)
+methods.py    trains them one after another, and goes on where it was stopped
+score.py      what each says of the test images, beside its exit-free twin
+show.py       the table and the pictures
+"""

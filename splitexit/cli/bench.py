@@ -1,0 +1,214 @@
+"""bench: comparisons that train and measure, one table each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from splitexit.cli.simulate import Json
+from splitexit.errors import INTERRUPTED
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from rich.table import Table
+
+    from splitexit.bench.methods import Source
+    from splitexit.bench.plan import Plan
+    from splitexit.bench.scenes import Scenes
+
+HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10"}
+"""Data sets that are fetched where nobody says where they are."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the application."""
+    bench = typer.Typer(no_args_is_help=True, help="Train and compare what the field has published.")
+    bench.command()(methods)
+    bench.command()(dense)
+    app.add_typer(bench, name="bench")
+
+
+def methods(
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TRAIN,TEST",
+            help="A data set of the recipes, and its files; repeatable [default: mnist and cifar10 of the Hugging Face "
+            "hub, with the package `datasets`].",
+            show_default=False,
+        ),
+    ] = None,
+    recipes: Annotated[str, typer.Option(help="cpu, gpu, quick, or a file like theirs.")] = "cpu",
+    quick: Annotated[bool, typer.Option("--quick", help="Short for --recipes quick: minutes, not hours.")] = False,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0-2 [default: the recipes'].")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Where everything is kept [default: runs/methods-RECIPES].", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train every early-exit method of the recipes beside its exit-free twin; one table, resumable.
+
+    Thresholds are chosen on images kept apart from the training; the test images are looked at once.
+    """
+    from rich.console import Console
+
+    from splitexit.bench.methods import Bench
+    from splitexit.bench.plan import find, read_plan
+    from splitexit.cli.live_output import teller
+    from splitexit.cli.models import watching
+    from splitexit.report.folder import to_json
+
+    chosen = "quick" if quick else recipes
+    plan = _with_seeds(read_plan(find(chosen)), seeds)
+    sources = _named_sources(data, plan.data)
+    folder = out or Path("runs") / f"methods-{Path(chosen).stem}"
+    console, results = Console(stderr=True), list[dict[str, Any]]()
+    with watching(console) as watcher:
+        bench = Bench(plan, sources, folder, device, teller(console), watcher)
+        try:
+            for found in bench.run():
+                results.append(found)
+                console.print(_line(found), highlight=False, soft_wrap=True)
+        except KeyboardInterrupt:
+            console.print(f"interrupted; {folder} keeps what is done, and the same command goes on from there")
+            raise typer.Exit(INTERRUPTED) from None
+    document = _document(plan, results, folder, pick(device))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").write_text(to_json(document) + "\n")
+    if json:
+        print(to_json(document))
+        return
+    Console(highlight=False).print(_table(results))
+    _draw(results, folder)
+    print(folder)
+
+
+def dense(
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TRAIN,TEST",
+            help="Files of `mnist` (any digits) and `cifar10` (any photographs) [default: from the Hugging Face hub].",
+            show_default=False,
+        ),
+    ] = None,
+    scenes: Annotated[int, typer.Option(min=100, help="Scenes to train on; a quarter as many to test.")] = 4000,
+    epochs: Annotated[int, typer.Option(min=1)] = 8,
+    backbone: Annotated[str, typer.Option(help="name or name:key=value,key=value")] = "resnet:depth=20",
+    exits: Annotated[str, typer.Option(help="Where exits go, as for `train`.")] = "25,50,75",
+    seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0-2.")] = "0",
+    json: Json = False,
+) -> None:
+    """Per-pixel exits on digits pasted onto photographs: joint training, block-dependent losses, and no early exit.
+
+    The thresholds for leaving early are chosen on scenes kept apart from the training; the test scenes come from test
+    images.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from splitexit.bench import dense as task
+    from splitexit.cli.live_output import teller
+    from splitexit.cli.simulate import parse_seeds
+    from splitexit.models.placement import parse_exits
+    from splitexit.models.spec import parse_spec
+    from splitexit.report.folder import to_json
+
+    sources = _named_sources(data, tuple(HUB))
+    say = teller(Console(stderr=True))
+    say("composing scenes")
+    sets = [_scenes(sources, split, count, seed) for split, count, seed in task.parts(scenes)]
+    found = []
+    for seed in parse_seeds(seeds):
+        recipes = task.recipes(parse_spec(backbone), parse_exits(exits), epochs, seed)
+        found += task.compare(recipes, *sets, say)
+    if json:
+        print(to_json({"methods": found, "scenes": scenes, "machine": pick("cpu")}))
+        return
+    head, *lines = task.table(found)
+    table = Table(*head, box=None, pad_edge=False)
+    for line in lines:
+        table.add_row(*line)
+    Console(highlight=False).print(table)
+
+
+def _scenes(sources: dict[str, Source], split: str, count: int, seed: int) -> Scenes:
+    """Composed from the training or the test images."""
+    from splitexit.bench.scenes import compose
+    from splitexit.models import data
+
+    mnist, cifar = sources["mnist"], sources["cifar10"]
+    digits = data.read(mnist.train if split == "train" else mnist.test, split, channels=1)
+    photographs = data.read(cifar.train if split == "train" else cifar.test, split, channels=3)
+    return compose(digits, photographs, count, seed)
+
+
+def pick(device: str) -> Any:
+    """The device, for the document."""
+    from splitexit.models.evaluate import describe_machine, pick_device
+
+    return describe_machine(pick_device(device))
+
+
+def _with_seeds(plan: Plan, seeds: str | None) -> Plan:
+    from dataclasses import replace
+
+    from splitexit.cli.simulate import parse_seeds
+
+    return plan if seeds is None else replace(plan, seeds=tuple(parse_seeds(seeds)))
+
+
+def _named_sources(given: list[str] | None, known: Collection[str]) -> dict[str, Source]:
+    """Of the data sets on the command line; without any, of those that the hub has."""
+    from splitexit.bench.methods import Source, parse_source
+    from splitexit.errors import UnknownNameError
+
+    hub = {name: Source(HUB[name], HUB[name]) for name in known if name in HUB}
+    sources = dict(map(parse_source, given or []))
+    for name in sources:
+        if name not in known:
+            raise UnknownNameError("data set", name, known)
+    return sources or hub
+
+
+def _line(found: dict[str, Any]) -> str:
+    return (
+        f"  {found['accuracy']:.2f} % at {found['cost']:.1%} of the cost; the twin {found['twin_accuracy']:.2f} %, "
+        f"the final exit {found['final_accuracy']:.2f} %"
+    )
+
+
+def _document(plan: Plan, results: Sequence[dict[str, Any]], folder: Path, machine: Any) -> dict[str, Any]:
+    return {
+        "about": plan.about,
+        "seeds": list(plan.seeds),
+        "machine": machine,
+        "methods": list(results),
+        "run": str(folder),
+    }
+
+
+def _table(results: Sequence[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    from splitexit.bench.show import HEADS, cells, grouped
+
+    table = Table(box=None, pad_edge=False)
+    for number, head in enumerate(HEADS):
+        table.add_column(head, justify="left" if number < 2 else "right")
+    for seeds in grouped(results):
+        table.add_row(*cells(seeds))
+    return table
+
+
+def _draw(results: Sequence[dict[str, Any]], folder: Path) -> None:
+    from importlib.util import find_spec
+
+    from splitexit.bench.show import draw
+
+    if find_spec("matplotlib") is not None:
+        draw(results, folder)

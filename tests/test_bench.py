@@ -1,0 +1,157 @@
+"""`splitexit bench methods`: recipes, training in the right order, scores, and going on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splitexit.bench import plan as plans
+from splitexit.bench.methods import Bench, Source, parse_source
+from splitexit.bench.score import HELD, calibration_error, difference
+from splitexit.bench.show import HEADS, cells, draw, grouped
+from splitexit.cli import run
+from splitexit.errors import InputError, UsageError
+from splitexit.models.fit import Watcher
+from splitexit.recording import ExitReadings
+from tests.models_tiny import stripes
+
+RECIPES = """
+about: a test
+train: {backbone: "resnet:depth=8,width=4", epochs: 2, batch: 16, lr: 0.05, augment: none, precision: fp32}
+data: {stripes: {}, small: {limit: 120}}
+networks:
+  plain: {exits: none}
+  joint: {twin: plain, exits: "40,70", objective: "joint:weights=uniform", only: [stripes]}
+  heads: {twin: plain, init: plain, freeze: true, exits: "40", epochs: 1, rule: entropy}
+"""
+
+
+def written(folder: Path, text: str = RECIPES) -> Path:
+    path = folder / "recipes.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_what_a_network_needs_comes_before_it(tmp_path: Path) -> None:
+    plan = plans.read_plan(written(tmp_path, RECIPES.replace("plain: {exits", "zzz: {exits").replace("plain", "zzz")))
+    assert [network.name for network in plan.on("stripes")] == ["zzz", "joint", "heads"]
+    assert [network.name for network in plan.on("small")] == ["zzz", "heads"]
+
+
+def test_a_method_takes_what_its_twin_says(tmp_path: Path) -> None:
+    plan = plans.read_plan(written(tmp_path))
+    joint = plan.recipe(plan.networks["joint"], "stripes", 3, None)
+    assert (joint.epochs, joint.seed, joint.shares, joint.limit) == (2, 3, (0.4, 0.7), None)
+    assert joint.backbone == {"name": "resnet", "depth": 8, "width": 4}
+    assert plan.recipe(plan.networks["plain"], "small", 0, None).limit == 120
+    assert plan.epochs(plan.networks["heads"], "stripes") == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("networks:", "network:"), "network: unknown key 'network'; did you mean 'networks'"),
+        (("twin: plain, exits", "twin: plane, exits"), "networks.joint.twin: unknown network 'plane'; did you mean"),
+        (
+            ("plain: {exits: none}", "plain: {exits: none, twin: plain}"),
+            "plain.twin: plain needs plain itself",
+        ),
+        (
+            ("rule: entropy", "rule: entropi"),
+            "heads.rule: unknown exit rule 'entropi'; did you mean 'entropy'",
+        ),
+        (("only: [stripes]", "only: [stripe]"), "networks.joint.only: unknown data set 'stripe'"),
+        (("epochs: 1", "epochs: 0"), "networks.heads: epochs: expected a number from 1, found 0"),
+        (("epochs: 1", "epoch: 1"), "networks.heads.epoch: unknown key 'epoch'; did you mean 'epochs'"),
+        (("{exits: none}", '{exits: "10"}'), "networks.joint.twin: plain leaves early itself"),
+        (("{limit: 120}", "120"), "data.small: expected keys with values, found 120"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    assert change[0] in RECIPES
+    with pytest.raises(InputError) as error:
+        plans.read_plan(written(tmp_path, RECIPES.replace(*change)))
+    assert said in str(error.value)
+    assert f"{tmp_path / 'recipes.yaml'}:" in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted(plans.RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_sound(path: Path) -> None:
+    plan = plans.read_plan(plans.find(path.stem))
+    assert plan.about
+    for network in plan.networks.values():
+        assert network.twin is None or not plan.networks[network.twin].twin
+
+
+def test_a_recipe_that_is_not_there() -> None:
+    with pytest.raises(InputError, match="by name there are .*quick"):
+        plans.find("quik")
+
+
+def test_sources() -> None:
+    assert parse_source("mnist=a.parquet,b.parquet") == ("mnist", Source("a.parquet", "b.parquet"))
+    assert parse_source("mnist=folder") == ("mnist", Source("folder", "folder"))
+    with pytest.raises(UsageError, match="NAME=TRAIN,TEST"):
+        parse_source("a.parquet")
+
+
+def bench(folder: Path, said: list[str]) -> Bench:
+    plan = plans.read_plan(written(folder))
+    return Bench(plan, {"stripes": Source(stripes(), stripes("test"))}, folder / "run", "cpu", said.append, Watcher())
+
+
+def test_every_method_is_trained_and_compared_and_kept(tmp_path: Path) -> None:
+    said: list[str] = []
+    results = list(bench(tmp_path, said).run())
+    assert [found["network"] for found in results] == ["joint", "heads"]
+    joint, heads = results
+    assert (joint["epochs"], joint["twin_epochs"], heads["epochs"]) == (2, 2, 3)
+    assert heads["final_accuracy"] == heads["twin_accuracy"]  # its backbone is the twin's
+    assert heads["final_difference"] == {"points": 0.0, "low": 0.0, "high": 0.0}
+    for found in results:
+        assert found["difference"]["low"] <= found["difference"]["points"] <= found["difference"]["high"]
+        assert found["accuracy"] - found["twin_accuracy"] == pytest.approx(found["difference"]["points"])
+        assert sum(found["exit_rates"]) == pytest.approx(1.0)
+        assert 0.0 < found["cost"] <= 1.5
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.*")}
+    assert list(bench(tmp_path, said).run()) == results
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert [len(seeds) for seeds in grouped(results)] == [1, 1]
+    assert len(cells([joint])) == len(HEADS)
+    (picture,) = draw(results, tmp_path)
+    assert picture.stat().st_size > 5_000
+
+
+def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = ["--recipes", str(written(tmp_path)), "--data", f"stripes={stripes()},{stripes('test')}"]
+    assert run(["bench", "methods", *options, "--out", str(tmp_path / "run"), "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert [found["network"] for found in document["methods"]] == ["joint", "heads"]
+    assert run(["bench", "methods", *options, "--out", str(tmp_path / "run")]) == 0
+    *table, last = capfd.readouterr().out.splitlines()
+    assert last == str(tmp_path / "run")
+    assert any("joint" in line for line in table)
+    assert run(["bench", "methods", "--recipes", str(tmp_path / "recipes.yaml"), "--data", "strips=a,b"]) == 2
+    assert "did you mean 'stripes'" in capfd.readouterr().err
+
+
+def test_a_difference_and_its_interval() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random(4000) < 0.9
+    other = right ^ (rng.random(4000) < 0.02)
+    found = difference(right, other)
+    assert found["points"] == pytest.approx(100 * (right.mean() - other.mean()))
+    assert found["low"] < found["points"] < found["high"]
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * 100 * np.sqrt(0.02 / 4000), rel=0.2)
+    assert difference(right, right) == {"points": 0.0, "low": 0.0, "high": 0.0}
+    assert HELD == 0.5
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two samples at 0.9 of which one is right, two at 0.5 that are right: (2·0.4 + 2·0.5) / 4."""
+    sure = np.array([0.9, 0.9, 0.5, 0.5], dtype=np.float32)
+    said = ExitReadings(np.array([0, 0, 0, 0], dtype=np.uint16), sure, sure, sure)
+    assert calibration_error(said, np.array([0, 1, 0, 0])) == pytest.approx(0.45, abs=1e-6)
