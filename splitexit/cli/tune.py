@@ -1,0 +1,229 @@
+"""tune: the thresholds of an exit rule for a goal, and how honest the exits' confidences are."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from splitexit.bundle import Bundle
+    from splitexit.recording import Recording
+    from splitexit.tune.temperature import Tempered
+    from splitexit.tune.thresholds import Costs, Effect, Fit, Goal
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the application."""
+    app.command()(tune)
+
+
+def tune(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")],
+    rule: Annotated[
+        str, typer.Option(help="max_prob, entropy, margin, confidence, patience or max_logit")
+    ] = "max_prob",
+    method: Annotated[
+        str, typer.Option(help="common: one threshold for all exits. mean, balanced, budgeted: one for each.")
+    ] = "common",
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Mean cost to stay within, as a share of the exit-free network's MACs.")
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(min=0, help="Mean milliseconds to stay within, all on the calibrated machine.")
+    ] = None,
+    lose: Annotated[
+        float | None,
+        typer.Option(min=0, help="Points of accuracy that may be lost; what is looked for by default, with 1."),
+    ] = None,
+    a: Annotated[
+        float | None,
+        typer.Option("--a", min=0, help="Instead: times the mean (mean), or ratio of successive shares (balanced)."),
+    ] = None,
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Only report a temperature for every exit (needs logits).")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the policy into this YAML file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
+) -> None:
+    """Fit exit thresholds on the calibration split, and report them on the test split.
+
+    Prints a policy for a scenario. Costs are those of a device that runs the whole network itself.
+    """
+    from splitexit.bundle import Bundle
+    from splitexit.errors import UsageError
+    from splitexit.recording import Recording
+
+    goals = {"lose": lose, "macs": budget, "seconds": budget_ms}
+    opened = Bundle.open(bundle)
+    recording = Recording.load(opened.recording, opened.spec)
+    if temperature:
+        if any(given is not None for given in (*goals.values(), a, out)):
+            raise UsageError("--temperature only reports: it takes no budget, --lose, --a or --out")
+        _temperatures(recording, json)
+        return
+    goal = _goal(goals, searched=a is None and method != "balanced")
+    _thresholds(opened, recording, rule, method, goal, a, out, json)
+
+
+def _goal(given: dict[str, float | None], searched: bool) -> Goal | None:
+    """The goal among these options; --lose 1 by default where one is `searched`. Raises UsageError for several."""
+    from splitexit.errors import UsageError
+    from splitexit.tune.thresholds import Goal
+
+    found = {kind: value for kind, value in given.items() if value is not None}
+    if len(found) > 1:
+        raise UsageError("give one of --budget, --budget-ms and --lose")
+    if not found:
+        return Goal("lose", 0.01) if searched else None
+    if "macs" in found:
+        return Goal("macs", found["macs"])
+    return Goal("seconds", found["seconds"] / 1e3) if "seconds" in found else Goal("lose", found["lose"] / 100)
+
+
+def _thresholds(
+    bundle: Bundle,
+    recording: Recording,
+    rule: str,
+    method: str,
+    goal: Goal | None,
+    a: float | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    from splitexit.calibration import Calibration
+    from splitexit.errors import one_line
+    from splitexit.report.folder import to_json
+    from splitexit.tune.thresholds import Costs, Seen, Tuner, effect
+
+    needed = bundle.calibration.exists() or (goal is not None and goal.kind == "seconds")
+    costs = Costs.of(bundle.spec, Calibration.load(bundle.calibration, bundle.spec) if needed else None)
+    fit = Tuner(recording.calibration, rule, costs).fit(method, goal, a)
+    seen = Seen.of(recording.test, rule)
+    tested, never = (effect(seen, levels, costs) for levels in (fit.levels, _never(fit)))
+    if out is not None:
+        made = one_line(shlex.join(["splitexit", *sys.argv[1:]]))
+        out.write_text(f"# {made}\n{_snippet(fit)}", encoding="utf-8")
+    if as_json:
+        print(to_json(_document(bundle, fit, goal, tested)))
+        return
+    _show(fit, goal, tested, never, costs)
+    print(out or "paste these lines into a scenario, or have them written with --out FILE")
+
+
+def _never(fit: Fit) -> Any:
+    """Levels with which no sample leaves early."""
+    import numpy as np
+
+    return np.full(len(fit.thresholds), np.inf)
+
+
+def _snippet(fit: Fit) -> str:
+    """The part of a scenario that has this policy."""
+    from splitexit.scenario import dump
+
+    return f"policies:\n  tuned: {dump(fit.policy(), flow=True)}"
+
+
+def _document(bundle: Bundle, fit: Fit, goal: Goal | None, tested: Effect) -> dict[str, Any]:
+    return {
+        "bundle": bundle.spec.name,
+        "rule": fit.rule,
+        "method": fit.method,
+        "goal": None if goal is None else vars(goal),
+        "parameter": fit.parameter,
+        "thresholds": list(fit.thresholds),
+        "calibration": vars(fit.reached) | {"balance": fit.reached.balance},
+        "test": vars(tested) | {"balance": tested.balance},
+        "policy": fit.policy(),
+    }
+
+
+def _show(fit: Fit, goal: Goal | None, tested: Effect, never: Effect, costs: Costs) -> None:
+    from rich.console import Console
+
+    print(_title(fit, goal))
+    console = Console(highlight=False)
+    console.print(_by_exit(fit, tested, costs))
+    console.print()
+    console.print(_in_all({"calibration": fit.reached, "test": tested, "test, never leaving early": never}))
+    console.print()
+    print(_snippet(fit), end="")
+
+
+def _title(fit: Fit, goal: Goal | None) -> str:
+    wanted = {
+        None: "",
+        "lose": "for at most {:g} points less accuracy",
+        "macs": "for {:.4g} of the exit-free network's cost",
+        "seconds": "for {:.4g} ms on average",
+    }[None if goal is None else goal.kind]
+    value = 0.0 if goal is None else goal.value * {"lose": 100, "macs": 1, "seconds": 1e3}[goal.kind]
+    parameter = "" if fit.method == "common" else f", a = {fit.parameter:.4g}"
+    return " ".join(f"rule {fit.rule}, method {fit.method}{parameter} {wanted.format(value)}".split())
+
+
+def _by_exit(fit: Fit, tested: Effect, costs: Costs) -> Table:
+    from rich.table import Table
+
+    table = Table("exit", box=None, pad_edge=False)
+    for heading in ("cost", "threshold", "leave (calibration)", "right", "leave (test)", "right"):
+        table.add_column(heading, justify="right")
+    thresholds = [*(f"{threshold:.4f}" for threshold in fit.thresholds), "-"]
+    for exit_, threshold in enumerate(thresholds):
+        cells = [
+            text
+            for found in (fit.reached, tested)
+            for text in (f"{found.shares[exit_]:.1%}", _percent(found.accuracies[exit_]))
+        ]
+        table.add_row(str(exit_), f"{costs.macs[exit_]:.1%}", threshold, *cells)
+    return table
+
+
+def _in_all(effects: dict[str, Effect]) -> Table:
+    from rich.table import Table
+
+    table = Table("split", box=None, pad_edge=False)
+    for heading in ("accuracy", "mean cost", "mean ms", "balance"):
+        table.add_column(heading, justify="right")
+    for split, found in effects.items():
+        milliseconds = "-" if found.seconds != found.seconds else f"{1e3 * found.seconds:.3f}"
+        table.add_row(split, f"{found.accuracy:.2%}", f"{found.cost:.2%}", milliseconds, f"{found.balance:.2f}")
+    return table
+
+
+def _percent(share: float) -> str:
+    """A dash for nan, which stands for nobody."""
+    return "-" if share != share else f"{share:.1%}"
+
+
+def _temperatures(recording: Recording, as_json: bool) -> None:
+    from rich.console import Console
+
+    from splitexit.report.folder import to_json
+    from splitexit.tune.temperature import BINS, temper
+
+    found = temper(recording.calibration, recording.test)
+    if as_json:
+        print(to_json({"bins": BINS, "exits": [vars(each) for each in found]}))
+        return
+    console = Console(highlight=False)
+    console.print(_honesty(found))
+    print(f"temperatures from the calibration split, figures from the test split; ECE in {BINS} bins")
+
+
+def _honesty(found: list[Tempered]) -> Table:
+    from rich.table import Table
+
+    table = Table("exit", box=None, pad_edge=False)
+    for heading in ("temperature", "NLL", "after", "ECE", "after"):
+        table.add_column(heading, justify="right")
+    for exit_, each in enumerate(found):
+        figures = (*(f"{value:.4f}" for value in each.nll), *(f"{value:.2%}" for value in each.ece))
+        table.add_row(str(exit_), f"{each.temperature:.3f}", *figures)
+    return table
