@@ -21,7 +21,20 @@ PACKAGE = ROOT / "splitexit"
 # of the floors below. A new unit needs a line here.
 FLOORS = {
     5: {"cli", "__main__"},
-    4: {"summary", "compare", "capacity", "sweep", "demo", "corun", "rehearsal", "validate", "replay", "report"},
+    4: {
+        "summary",
+        "compare",
+        "capacity",
+        "sweep",
+        "tune",
+        "demo",
+        "corun",
+        "rehearsal",
+        "validate",
+        "replay",
+        "report",
+        "bench",
+    },
     3: {"sim", "models", "live"},
     2: {"inference", "batching", "scenario", "fleet", "workload", "experiment", "check"},
     1: {"policies", "codecs", "links", "arrivals", "energy", "estimate", "sense"},
@@ -66,6 +79,7 @@ LIBRARIES: dict[str, set[str]] = {
     "live": TORCH | TABLES | {"grpc", "grpc_health", "grpc_reflection", "google", "PIL"},
     "check": TABLES,
     "demo": TABLES,
+    "bench": TORCH | {"scipy"},
     "rehearsal": TABLES,
     "validate": TABLES,
     "replay": TABLES,
@@ -76,6 +90,7 @@ LIBRARIES: dict[str, set[str]] = {
     "compare": TABLES,
     "capacity": TABLES,
     "sweep": TABLES | {"joblib", "dask", "distributed", "ray"},
+    "tune": {"scipy"},
     "report": TABLES | {"pandas", "matplotlib", "rich", "yaml"},
     "cli": {"typer", "click", "rich"},
 }
