@@ -12,6 +12,7 @@ from torch import Tensor
 from splitexit.errors import UsageError
 from splitexit.models import data
 from splitexit.models.multi_exit import MultiExitNet
+from splitexit.models.objectives import class_logits
 
 
 def pick_device(name: str) -> torch.device:
@@ -42,14 +43,15 @@ def accuracies(net: MultiExitNet, images: data.ImageSet, precision: str = "fp32"
     device = next(net.parameters()).device
     net.eval()
     right = torch.zeros(len(net.heads), dtype=torch.int64, device=device)
-    for pixels, labels in _plain_batches(images, device):
+    for pixels, labels in plain_batches(images, device):
         with autocast(device, precision):
-            logits = net(pixels)
-        right += torch.stack([(z.argmax(1) == labels).sum() for z in logits])
+            outputs = net(pixels)
+        right += torch.stack([(z.argmax(1) == labels).sum() for z in class_logits(outputs)])
     return tuple(n / len(images) for n in right.tolist())
 
 
-def _plain_batches(images: data.ImageSet, device: torch.device, size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+def plain_batches(images: data.ImageSet, device: torch.device, size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+    """B×C×H×W pixels in [0, 1] and labels, in the order of the set and without augmentation."""
     for start in range(0, len(images), size):
         part = torch.from_numpy(images.images[start : start + size]).to(device)
         labels = torch.from_numpy(images.labels[start : start + size]).to(device)

@@ -24,7 +24,7 @@ from splitexit.models import data, multi_exit
 from splitexit.models.augment import Batches
 from splitexit.models.evaluate import accuracies, autocast, on_device
 from splitexit.models.multi_exit import NetConfig
-from splitexit.models.objectives import OBJECTIVES, Objective, Progress
+from splitexit.models.objectives import OBJECTIVES, Objective, Progress, class_logits
 from splitexit.models.recipe import Recipe
 from splitexit.models.spec import create
 
@@ -80,7 +80,7 @@ class Run:
         if recipe.freeze:
             self.net.freeze_backbone()
         self.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        self.objective: Objective = create(OBJECTIVES, recipe.objective)
+        self.objective = _objective(recipe)
         self.steps = len(kept) // recipe.batch
         self.optimiser = torch.optim.SGD(
             [parameter for parameter in self.net.parameters() if parameter.requires_grad],
@@ -137,13 +137,12 @@ class Run:
         """One update; returns the loss, then the accuracy of every exit, on the device."""
         self.optimiser.zero_grad(set_to_none=True)
         with autocast(self.device, self.recipe.precision):
-            logits = self.net(images, self.recipe.coupling)
-        loss = self.objective.loss(logits, labels, progress)
-        loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
+            outputs = self.net(images, self.recipe.coupling)
+        loss = self.objective.backward(self.net, outputs, labels, progress)
         self.optimiser.step()
         self.schedule.step()
-        right = [(z.detach().argmax(1) == labels).float().mean() for z in logits]
-        return torch.stack([loss.detach(), *right])
+        right = [(z.detach().argmax(1) == labels).float().mean() for z in class_logits(outputs)]
+        return torch.stack([loss, *right])
 
     def _save(self) -> None:
         """Through a temporary name, so that an interruption leaves the checkpoint before it."""
@@ -185,6 +184,16 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         return state | {"recipe": Recipe.from_json(state["recipe"])}
     except Exception as error:  # torch raises many kinds for a file that is cut short
         raise ArtifactError(f"{path}: not a readable checkpoint; delete it to begin again") from error
+
+
+def _objective(recipe: Recipe) -> Objective:
+    objective: Objective = create(OBJECTIVES, recipe.objective)
+    if objective.routes and recipe.coupling != 1:
+        raise UsageError(
+            f"coupling: objective {recipe.objective['name']!r} itself decides which blocks a loss reaches, "
+            f"so --coupling must be 1, found {recipe.coupling:g}"
+        )
+    return objective
 
 
 def _net_config(recipe: Recipe, images: data.ImageSet) -> NetConfig:
