@@ -11,6 +11,7 @@ from splitexit.calibration import Calibration
 from splitexit.cli import calibrate
 from splitexit.cli import models as cli
 from splitexit.errors import UsageError
+from splitexit.models import placement
 from splitexit.recording import Recording
 from tests.models_tiny import fresh_bundle, stripes, trained
 
@@ -83,12 +84,12 @@ def test_wrong_splits(text):
 
 @pytest.mark.parametrize(("text", "shares"), [("none", ()), ("15,30.5", (0.15, 0.305))])
 def test_shares_are_percentages(text, shares):
-    assert cli.parse_shares(text) == shares
+    assert placement.parse_exits(text) == shares
 
 
 def test_shares_that_are_no_numbers():
     with pytest.raises(UsageError, match="percentages"):
-        cli.parse_shares("a,b")
+        placement.parse_exits("a,b")
 
 
 def alone(code, *arguments):

@@ -46,18 +46,6 @@ def app_main() -> None:
         sys.exit(error.exit_code)
 
 
-def parse_shares(text: str) -> tuple[float, ...]:
-    """`"15,30,45"` (percent) -> (0.15, 0.3, 0.45); `"none"` -> (); raises UsageError."""
-    if text == "none":
-        return ()
-    try:
-        return tuple(round(float(part) / 100, 6) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"--exits {text!r}: expected percentages such as 15,30,45, or none for the exit-free twin"
-        ) from None
-
-
 def train(
     data: Annotated[str, typer.Option(help="Parquet file, folder of images, or Hugging Face data set.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle to make.")],
@@ -65,10 +53,23 @@ def train(
     backbone: Annotated[str, typer.Option(help="name or name:key=value,key=value")] = "resnet",
     depth: Annotated[int | None, typer.Option(help="Short for the backbone's depth.")] = None,
     exits: Annotated[
-        str, typer.Option(help="Where exits go, in percent of the exit-free network's cost; or none.")
+        str,
+        typer.Option(
+            help="Where exits go, in percent of the exit-free network's cost; or fine:N, linear:N, golden:N, pareto:N; "
+            "or none."
+        ),
     ] = "15,30,45,60,75,90",
-    head: Annotated[str, typer.Option(help="Exit head: name or name:key=value")] = "pooled",
-    objective: Annotated[str, typer.Option(help="joint:weights=cost, uniform, sdn, or 0.3/0.6/1")] = "joint",
+    head: Annotated[
+        str,
+        typer.Option(help="Exit head: pooled, conv, sdn, eenet, exclusion, sidenet, msdnet; name or name:key=value"),
+    ] = "pooled",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="joint:weights=cost (uniform, sdn, linear, 0.3/0.6/1), block-dependent:reach=2,final=true, eenet or "
+            "exclusion"
+        ),
+    ] = "joint",
     coupling: Annotated[
         float, typer.Option(help="Share of the early exits' gradient that reaches the backbone.")
     ] = 1.0,
@@ -95,6 +96,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a multi-exit network and write its bundle; the same command goes on where it was stopped."""
+    from splitexit.models.placement import parse_exits
     from splitexit.models.recipe import Recipe
     from splitexit.models.spec import parse_spec
     from splitexit.models.train import train as run
@@ -102,7 +104,7 @@ def train(
     spec = parse_spec(backbone) | ({} if depth is None else {"depth": depth})
     recipe = Recipe(
         backbone=spec,
-        shares=parse_shares(exits),
+        shares=parse_exits(exits),
         head=parse_spec(head),
         objective=parse_spec(objective),
         coupling=coupling,
@@ -121,7 +123,7 @@ def train(
         freeze=freeze,
     )
     console = Console(stderr=True)
-    with _interruptible(console, out), _watching(console) as watcher:
+    with _interruptible(console, out), watching(console) as watcher:
         bundle = run(
             recipe,
             source=data,
@@ -250,7 +252,7 @@ def _interruptible(console: Console, out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(console: Console) -> Iterator[Watcher]:
+def watching(console: Console) -> Iterator[Watcher]:
     """A progress bar with loss and accuracy so far, and one line for every epoch."""
     from splitexit.models.fit import Watcher
 
