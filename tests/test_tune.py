@@ -142,6 +142,15 @@ def test_the_most_accurate_within_a_budget(method: str) -> None:
         tuner().fit(method, Goal("seconds", 0.001))
 
 
+@pytest.mark.parametrize("method", ["common", "mean"])
+def test_of_the_equally_accurate_the_cheapest(method: str) -> None:
+    """Where every exit is always right, the first one is enough, however large the budget."""
+    part = SAYS.calibration
+    right = replace(part, exits=tuple(replace(said, prediction=part.label) for said in part.exits))
+    fit = Tuner(right, "max_prob", COSTS).fit(method, Goal("macs", 5.0))
+    assert fit.reached.shares == (1.0, 0.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("rule", MEASURES)
 @pytest.mark.parametrize("method", ["common", "mean", "budgeted"])
 def test_little_accuracy_is_lost(method: str, rule: str) -> None:
@@ -241,6 +250,8 @@ def test_likelihood_and_calibration_error_by_hand() -> None:
     assert temperature.ece(np.array([1.0, 0.0]), np.array([True, False])) == 0.0
     one_bin = temperature.ece(np.array([0.61, 0.65]), np.array([True, False]))
     assert one_bin == pytest.approx(0.63 - 0.5), "errors of one bin cancel out before the absolute value"
+    next_bin = temperature.ece(np.array([0.61, 0.67]), np.array([True, False]))
+    assert next_bin == pytest.approx((0.39 + 0.67) / 2), "10/15 lies between them"
 
 
 def test_tempered_exits_are_better_calibrated() -> None:

@@ -174,7 +174,8 @@ def _by_exit(fit: Fit, tested: Effect, costs: Costs) -> Table:
     table = Table("exit", box=None, pad_edge=False)
     for heading in ("cost", "threshold", "leave (calibration)", "right", "leave (test)", "right"):
         table.add_column(heading, justify="right")
-    thresholds = [*(f"{threshold:.4f}" for threshold in fit.thresholds), "-"]
+    digits = 0 if fit.rule == "patience" else 4
+    thresholds = [*(f"{threshold:.{digits}f}" for threshold in fit.thresholds), "-"]
     for exit_, threshold in enumerate(thresholds):
         cells = [
             text
