@@ -15,6 +15,7 @@ from splitexit.bench.show import HEADS, cells, draw, grouped
 from splitexit.cli import run
 from splitexit.errors import InputError, UsageError
 from splitexit.models.fit import Watcher
+from splitexit.models.multi_exit import NetConfig, build
 from splitexit.recording import ExitReadings
 from tests.models_tiny import stripes
 
@@ -84,6 +85,21 @@ def test_shipped_recipes_are_sound(path: Path) -> None:
     assert plan.about
     for network in plan.networks.values():
         assert network.twin is None or not plan.networks[network.twin].twin
+
+
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "gtsrb48": (3, 48, 48), "tiny_imagenet50": (3, 64, 64)}
+
+
+@pytest.mark.parametrize("name", ["quick", "cpu", "gpu"])
+def test_every_network_of_the_shipped_recipes_can_be_built(name: str) -> None:
+    """Exits find their blocks, heads and backbones their parameters, on every data set that it is for."""
+    plan = plans.read_plan(plans.find(name))
+    for data in plan.data:
+        for network in plan.on(data):
+            recipe, shape = plan.recipe(network, data, 0, network.init), SHAPES[data]
+            grey = (0.5,) * shape[0]
+            config = NetConfig(recipe.backbone, shape, 10, recipe.shares, recipe.head, mean=grey, std=grey)
+            assert len(build(config).heads) == len(recipe.shares) + 1
 
 
 def test_a_recipe_that_is_not_there() -> None:

@@ -299,6 +299,17 @@ def with_confidence(values):
     return [z.requires_grad_() for z in made]
 
 
+def test_eenet_may_begin_with_the_plain_sum():
+    logits = outputs(extra=1)
+    loss = EENetLoss(warm_up=0.3)
+    plain = Joint(weights="uniform").loss(logits, LABELS, Progress(COSTS, 0.29))
+    torch.testing.assert_close(loss.loss(logits, LABELS, Progress(COSTS, 0.29)), plain)
+    after = Progress(COSTS, 0.3)
+    torch.testing.assert_close(loss.loss(logits, LABELS, after), EENetLoss().loss(logits, LABELS, after))
+    with pytest.raises(UsageError, match="warm_up is a share of the training"):
+        EENetLoss(warm_up=1.5)
+
+
 def test_a_first_exit_that_always_stops_is_all_there_is():
     logits = with_confidence((60.0, 0.0))
     loss = EENetLoss(version=1).loss(logits, LABELS, HALF_WAY)

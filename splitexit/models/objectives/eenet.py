@@ -30,20 +30,28 @@ class EENetLoss(Objective):
             that late exits keep learning although few samples are expected to come that far. Means over the batch.
             2 is the default of the authors' code.
         cost_weight: λ; 1 in the authors' code.
+        warm_up: share of the training that comes first, with the plain sum of all cross entropies (version 0 of the
+            authors' code, whose `--two-stage` has it for 25 of 150 epochs): an exit that is wrong in the beginning
+            loses its confidence, and with it the gradient that would make it right. Default: none, as theirs.
 
     c_n is `Progress.costs`: everything up to exit n and its own head, but no head before it, as in the authors' code.
     """
 
-    def __init__(self, *, version: Literal[1, 2] = 2, cost_weight: float = 1.0) -> None:
+    def __init__(self, *, version: Literal[1, 2] = 2, cost_weight: float = 1.0, warm_up: float = 0.0) -> None:
         if isinstance(version, bool) or version not in (1, 2):
             raise UsageError(f"objective 'eenet': version must be 1 or 2, found {version!r}")
         check_number("eenet", "cost_weight", cost_weight)
-        self.version, self.cost_weight = version, cost_weight
+        check_number("eenet", "warm_up", warm_up)
+        if warm_up > 1:
+            raise UsageError(f"objective 'eenet': warm_up is a share of the training, at most 1, found {warm_up!r}")
+        self.version, self.cost_weight, self.warm_up = version, cost_weight, warm_up
 
     def loss(self, outputs: Sequence[Tensor], labels: Tensor, progress: Progress) -> Tensor:
         """One of the two sums; raises UsageError where an early exit has no confidence."""
         logits = class_logits(outputs)
         confidences = _confidences(outputs)
+        if progress.done < self.warm_up:
+            return torch.stack([F.cross_entropy(of_exit, labels) for of_exit in logits]).sum()
         found = -F.cross_entropy(logits[-1], labels, reduction="none")  # log Ŷ_N[label]
         cost = torch.full_like(found, progress.costs[-1])
         total = self._one(found, cost)
