@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from splitexit.bundle import Bundle, Exit, ModelSpec, Stage, file_sha256
 from splitexit.errors import ArtifactError, UsageError
-from splitexit.models.backbones import BACKBONES
+from splitexit.models.backbones import BACKBONES, Backbone
 from splitexit.models.exits import HEADS
 from splitexit.models.macs import Cost, measure
 from splitexit.models.placement import SDN_SHARES, place
@@ -70,6 +70,18 @@ class Normalise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in [0, 1] to numbers around 0."""
         return (x - self.mean) / self.std
+
+
+class LastChannels(nn.Module):
+    """The last channels of a map, which are what heads read of a backbone of several scales: B×C×H×W -> B×c×H×W."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Those channels."""
+        return features[:, -self.channels :]
 
 
 class MultiExitNet(nn.Module):
@@ -141,14 +153,19 @@ def build(config: NetConfig, seed: int = 0) -> MultiExitNet:
     """A new network with random weights drawn from `seed`; raises UsageError where the exits do not fit."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        blocks = create(BACKBONES, config.backbone).blocks(config.input_shape[0])
+        backbone = create(BACKBONES, config.backbone)
+        blocks = backbone.blocks(config.input_shape[0])
         costs = _block_costs(blocks, config.input_shape)
-        final = _head(config, FINAL, costs[-1].output_shape)
+
+        def head(spec: Spec, number: int) -> nn.Module:
+            return _head(backbone, spec, number, costs[number - 1].output_shape, config.num_classes)
+
+        final = head(FINAL, len(blocks))
         macs = [cost.macs for cost in costs]
         total = sum(macs) + measure(final, costs[-1].output_shape).macs
-        places = [*place(config.shares, macs, total), len(blocks)]
-        heads = [_head(config, config.head, costs[number - 1].output_shape) for number in places[:-1]]
-        return _assemble(config, blocks, costs, places, [*heads, final])
+        places = place(config.shares, macs, total, backbone.first_exit)
+        heads = [*(head(config.head, number) for number in places), final]
+        return _assemble(config, blocks, costs, [*places, len(blocks)], heads)
 
 
 def _block_costs(blocks: Sequence[nn.Module], shape: Shape) -> list[Cost]:
@@ -159,8 +176,11 @@ def _block_costs(blocks: Sequence[nn.Module], shape: Shape) -> list[Cost]:
     return costs
 
 
-def _head(config: NetConfig, spec: Spec, shape: Shape) -> nn.Module:
-    return create(HEADS, spec, shape=shape, num_classes=config.num_classes)
+def _head(backbone: Backbone, spec: Spec, number: int, shape: Shape, num_classes: int) -> nn.Module:
+    """The head behind `number` blocks, which put out `shape`."""
+    channels = backbone.head_channels(number) or shape[0]
+    head = create(HEADS, spec, shape=(channels, *shape[1:]), num_classes=num_classes)
+    return head if channels == shape[0] else nn.Sequential(LastChannels(channels), head)
 
 
 def _assemble(
@@ -202,13 +222,14 @@ def _exit(stage: int, head: nn.Module, before: Cost, spec: Spec) -> Exit:
 
 def from_spec(spec: ModelSpec) -> MultiExitNet:
     """The network that a model description describes, its weights still random."""
-    backbone: dict[str, Any] = dict(spec.backbone)
-    cuts = [0, *backbone.pop("cuts")]
-    blocks = create(BACKBONES, backbone).blocks(spec.input_shape[0])
+    described: dict[str, Any] = dict(spec.backbone)
+    cuts = [0, *described.pop("cuts")]
+    backbone = create(BACKBONES, described)
+    blocks = backbone.blocks(spec.input_shape[0])
     stages = [nn.Sequential(*blocks[a:b]) for a, b in pairwise(cuts)]
     channels = spec.input_shape[0]
     stages[0].insert(0, Normalise([0.5] * channels, [0.25] * channels))
-    heads = [create(HEADS, e.head, shape=spec.shape_at(e.stage), num_classes=spec.num_classes) for e in spec.exits]
+    heads = [_head(backbone, e.head, cuts[e.stage], spec.shape_at(e.stage), spec.num_classes) for e in spec.exits]
     return MultiExitNet(stages, heads, spec)
 
 

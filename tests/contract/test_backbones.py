@@ -6,13 +6,21 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from splitexit.bundle import Bundle
 from splitexit.models import multi_exit
 from splitexit.models.backbones import BACKBONES
 from splitexit.models.macs import measure
 from splitexit.models.multi_exit import NetConfig
 
-SMALL = {"resnet": {"depth": 8, "width": 4}}
-SHAPES = [(1, 28, 28), (3, 32, 32), (3, 48, 48), (3, 64, 64)]
+SMALL = {
+    "resnet": {"depth": 8, "width": 4},
+    "resnet18": {"width": 4},
+    "vgg-small": {"width": 1 / 32},
+    "mobilenetv2": {"width": 0.2},
+    "msdnet": {"depth": 3, "base": 2, "step": 2, "channels": 4, "growth": 2},
+    "eenet8": {"width": 2},
+}
+SHAPES = [(1, 28, 28), (3, 32, 32), (3, 48, 48), (3, 64, 64), (3, 32, 64)]
 
 
 def test_every_backbone_has_a_small_variant_here():
@@ -24,14 +32,25 @@ def spec(request):
     return {"name": request.param, **SMALL[request.param]}
 
 
-def net(spec, shape=(3, 32, 32), cuts="blocks"):
+def net(spec, shape=(3, 32, 32), cuts="blocks", head="pooled"):
     channels = shape[0]
-    config = NetConfig(spec, shape, 10, shares=(0.4,), cuts=cuts, mean=(0.5,) * channels, std=(0.25,) * channels)
-    return multi_exit.build(config).eval()
+    norm = {"mean": (0.5,) * channels, "std": (0.25,) * channels}
+    return multi_exit.build(NetConfig(spec, shape, 10, shares=(0.4,), cuts=cuts, head={"name": head}, **norm)).eval()
 
 
 def pixels(shape, batch=1):
     return torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def used(model):
+    """The network in evaluation mode, with the running statistics of real features."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the plain mean over batches, without what they start with
+    model.train()
+    with torch.no_grad():
+        model(pixels((3, 32, 32), batch=8))
+    return model.eval()
 
 
 def test_hyper_parameters_are_stored_under_their_names(spec):
@@ -75,10 +94,20 @@ def test_running_in_two_parts_is_bit_exact_at_every_split(spec):
 
 
 def test_every_parameter_learns(spec):
-    model = net(spec).train()
+    # In evaluation mode, because a bias in front of a batch norm does nothing in training.
+    model = used(net(spec))
     loss = sum(z.square().sum() for z in model(pixels((3, 32, 32), batch=4)))
     loss.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_an_image_is_judged_alone(spec):
+    model, images = used(net(spec)), pixels((3, 32, 32), batch=5)
+    with torch.no_grad():
+        together, alone = model(images), zip(*(model(image[None]) for image in images), strict=True)
+    for outputs, single in zip(together, alone, strict=True):
+        torch.testing.assert_close(outputs, torch.cat(single), rtol=1e-5, atol=1e-5)
+        assert (outputs[0] - outputs[1]).abs().max() > 1e-3
 
 
 def test_the_seed_decides_the_weights(spec):
@@ -93,6 +122,22 @@ def test_the_description_alone_builds_the_same_modules(spec, cuts):
     again.load_state_dict(model.state_dict())
     image = pixels((3, 32, 32))
     assert all(torch.equal(a, b) for a, b in zip(model(image), again.eval()(image), strict=True))
+
+
+@pytest.mark.parametrize("head", ["pooled", "conv"])
+def test_what_was_saved_answers_the_same(spec, head, tmp_path):
+    model = used(net(spec, head=head))
+    multi_exit.save(model, tmp_path, {})
+    again = multi_exit.load(Bundle.open(tmp_path))
+    image = pixels((3, 32, 32))
+    assert all(torch.equal(a, b) for a, b in zip(model(image), again(image), strict=True))
+
+
+def test_no_exit_lies_in_front_of_the_first_place(spec):
+    first = BACKBONES.load(spec["name"]).first_exit
+    channels = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    model = multi_exit.build(NetConfig(spec, (3, 32, 32), 10, shares=(1e-9,), cuts="blocks", **channels))
+    assert model.spec.exit_stages[0] == first
 
 
 def test_block_costs_add_up_to_the_whole(spec):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class Backbone(ABC):
     """Hyper-parameters of a network without its classifier."""
 
+    first_exit: int = 1
+    """The number of blocks in front of the earliest place for an exit."""
+
     @abstractmethod
     def blocks(self, in_channels: int) -> list[nn.Module]:
         """New modules, randomly initialised, that run one after another: B×in_channels×H×W -> B×C×H'×W'.
@@ -26,10 +29,19 @@ class Backbone(ABC):
         The input is already normalised. Every block maps one tensor to one tensor.
         """
 
+    def head_channels(self, number: int) -> int | None:
+        """How many channels, the last ones, exit heads read behind `number` blocks; None stands for all."""
+        return None
+
 
 BACKBONES: Registry[Backbone] = Registry(
     "backbone",
     {
         "resnet": "splitexit.models.backbones.resnet:ResNet",
+        "resnet18": "splitexit.models.backbones.resnet18:ResNet18",
+        "vgg-small": "splitexit.models.backbones.vgg_small:VGGSmall",
+        "mobilenetv2": "splitexit.models.backbones.mobilenetv2:MobileNetV2",
+        "msdnet": "splitexit.models.backbones.msdnet:MSDNet",
+        "eenet8": "splitexit.models.backbones.eenet8:EENet8",
     },
 )

@@ -28,14 +28,7 @@ class ResNet(Backbone):
 
     def blocks(self, in_channels: int) -> list[nn.Module]:
         """The stem and 3n residual blocks; maps halve at the start of the second and third group."""
-        channels = self.width
-        blocks: list[nn.Module] = [_stem(in_channels, channels)]
-        for group in range(3):
-            for index in range((self.depth - 2) // 6):
-                out = self.width * 2**group
-                blocks.append(ResidualBlock(channels, out, stride=2 if group and not index else 1))
-                channels = out
-        return blocks
+        return [conv_relu(in_channels, self.width), *residual_groups(self.width, [(self.depth - 2) // 6] * 3)]
 
 
 class ResidualBlock(nn.Module):
@@ -43,9 +36,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = _conv3(channels, out, stride)
+        self.conv1 = conv(channels, out, 3, stride)
         self.bn1 = nn.BatchNorm2d(out)
-        self.conv2 = _conv3(out, out, 1)
+        self.conv2 = conv(out, out, 3)
         self.bn2 = nn.BatchNorm2d(out)
         self.shortcut = nn.Identity() if channels == out and stride == 1 else _projection(channels, out, stride)
 
@@ -55,14 +48,34 @@ class ResidualBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
-def _stem(channels: int, out: int) -> nn.Sequential:
-    return nn.Sequential(_conv3(channels, out, 1), nn.BatchNorm2d(out), nn.ReLU())
+def residual_groups(width: int, lengths: list[int]) -> list[nn.Module]:
+    """Groups of so many residual blocks; from the second on, each halves the maps and doubles the channels.
+
+    The first group has `width` channels and reads as many.
+    """
+    channels = width
+    blocks: list[nn.Module] = []
+    for group, length in enumerate(lengths):
+        for index in range(length):
+            out = width * 2**group
+            blocks.append(ResidualBlock(channels, out, stride=2 if group and not index else 1))
+            channels = out
+    return blocks
 
 
-def _conv3(channels: int, out: int, stride: int) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return conv
+def conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution without bias that keeps the map's size but for the stride, initialised for ReLU.
+
+    He et al., "Delving Deep into Rectifiers", ICCV 2015, arXiv 1502.01852, with the fan-out of its section 2.2.
+    """
+    layer = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer
+
+
+def conv_relu(channels: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """conv-BN-ReLU."""
+    return nn.Sequential(conv(channels, out, kernel, stride), nn.BatchNorm2d(out), nn.ReLU())
 
 
 def _projection(channels: int, out: int, stride: int) -> nn.Sequential:
