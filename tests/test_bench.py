@@ -10,13 +10,12 @@ import pytest
 
 from splitexit.bench import plan as plans
 from splitexit.bench.methods import Bench, Source, parse_source
-from splitexit.bench.score import HELD, calibration_error, difference
+from splitexit.bench.score import COMPARED, HELD, difference
 from splitexit.bench.show import HEADS, cells, draw, grouped
 from splitexit.cli import run
 from splitexit.errors import InputError, UsageError
 from splitexit.models.fit import Watcher
 from splitexit.models.multi_exit import NetConfig, build
-from splitexit.recording import ExitReadings
 from tests.models_tiny import stripes
 
 RECIPES = """
@@ -132,6 +131,8 @@ def test_every_method_is_trained_and_compared_and_kept(tmp_path: Path) -> None:
         assert found["accuracy"] - found["twin_accuracy"] == pytest.approx(found["difference"]["points"])
         assert sum(found["exit_rates"]) == pytest.approx(1.0)
         assert 0.0 < found["cost"] <= 1.5
+        assert set(found["rules"]) == set(COMPARED)
+        assert len(found["ece_tempered"]) == len(found["ece"]) == len(found["exits"])
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.*")}
     assert list(bench(tmp_path, said).run()) == results
     assert {path: path.stat().st_mtime_ns for path in files} == files
@@ -164,10 +165,3 @@ def test_a_difference_and_its_interval() -> None:
     assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * 100 * np.sqrt(0.02 / 4000), rel=0.2)
     assert difference(right, right) == {"points": 0.0, "low": 0.0, "high": 0.0}
     assert HELD == 0.5
-
-
-def test_calibration_error_by_hand() -> None:
-    """Two samples at 0.9 of which one is right, two at 0.5 that are right: (2·0.4 + 2·0.5) / 4."""
-    sure = np.array([0.9, 0.9, 0.5, 0.5], dtype=np.float32)
-    said = ExitReadings(np.array([0, 0, 0, 0], dtype=np.uint16), sure, sure, sure)
-    assert calibration_error(said, np.array([0, 1, 0, 0])) == pytest.approx(0.45, abs=1e-6)

@@ -95,7 +95,7 @@ def build(recipe: DenseRecipe) -> MultiExitNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         blocks = create(BACKBONES, recipe.backbone).blocks(3)
-        costs, shape = list[Cost](), (3, SIZE, SIZE)
+        costs, shape = list[Cost](), tuple[int, ...]((3, SIZE, SIZE))
         for block in blocks:
             costs.append(measure(block, shape))
             shape = costs[-1].output_shape
@@ -183,7 +183,8 @@ class Outcome:
         """(n,) the exit at which each scene leaves: the first whose confidence reaches the threshold, else the last."""
         fired = self.confidence >= threshold
         fired[-1] = True
-        return np.argmax(fired, axis=0)
+        first: Array = np.argmax(fired, axis=0)
+        return first
 
 
 @torch.inference_mode()
@@ -204,10 +205,9 @@ def _confusion(answered: Array, true: Array) -> Array:
     return np.stack([np.bincount(scene, minlength=CLASSES**2).reshape(CLASSES, CLASSES) for scene in flat])
 
 
-def compare(
-    recipes: Mapping[str, DenseRecipe], train_on: Scenes, validation: Scenes, test: Scenes, say: Say
-) -> list[dict[str, Any]]:
-    """Trains and scores every recipe; one document each. Thresholds come from the validation scenes."""
+def compare(recipes: Mapping[str, DenseRecipe], sets: Sequence[Scenes], say: Say) -> list[dict[str, Any]]:
+    """Trains and scores every recipe on scenes to train, to choose thresholds and to test; one document each."""
+    train_on, validation, test = sets
     found = []
     for name, recipe in recipes.items():
         say(f"{name}, seed {recipe.seed}, {recipe.epochs} epochs")

@@ -16,19 +16,23 @@ import torch
 from scipy.stats import bootstrap
 
 from splitexit.bundle import Bundle, ModelSpec
+from splitexit.errors import UsageError
 from splitexit.models import data, multi_exit
 from splitexit.models.evaluate import plain_batches
 from splitexit.recording import ExitReadings, Part
-from splitexit.report.curve import Point, curve, point, single_exits, thresholds
+from splitexit.report.curve import single_exits
+from splitexit.tune.temperature import temper
+from splitexit.tune.thresholds import Costs, Fit, Goal, Seen, Tuner, effect, leaving
 
 Array = np.ndarray[Any, Any]
 
 HELD = 0.5
 """Points of accuracy that a method may lose against its twin: what the papers call "without loss"."""
 
-BINS = 15
-"""Of the expected calibration error (Guo et al., ICML 2017, arXiv 1706.04599)."""
+COMPARED = ("max_prob", "entropy", "margin", "patience")
+"""Rules that every method is used with at the cost of its own."""
 
+LEVELS = 41
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 
@@ -85,62 +89,64 @@ class Comparison:
     rule: str
 
     @cached_property
-    def levels(self) -> list[float]:
-        """Thresholds to try, from never leaving early on."""
-        return thresholds(self.rule, self.method.calibration)
+    def chosen(self) -> Fit:
+        """The cheapest thresholds that lose at most HELD points against the twin, on the calibration split.
 
-    @cached_property
-    def chosen(self) -> Point:
-        """The cheapest threshold that loses at most HELD points against the twin, on the calibration split."""
-        enough = final_accuracy(self.twin.calibration) - HELD / 100.0
-        points = curve(self.method.calibration, self.method.spec, self.rule, self.levels)
-        held = [p for p in points if p.accuracy >= enough]
-        return min(held, key=lambda p: p.cost) if held else max(points, key=lambda p: p.accuracy)
-
-    @cached_property
-    def found(self) -> Point:
-        """What that threshold does on the test split."""
-        return point(self.method.test, self.method.spec, self.rule, self.chosen.threshold)
+        Where none do, those of never leaving early.
+        """
+        spare = final_accuracy(self.method.calibration) - final_accuracy(self.twin.calibration) + HELD / 100.0
+        try:
+            return self._tuner(self.rule).fit("common", Goal("lose", spare))
+        except UsageError:
+            return self._tuner(self.rule).fit("common", Goal("lose", 0.0))
 
     def document(self) -> dict[str, Any]:
         """Everything for tables and pictures, as plain data; accuracies in percent, costs as shares of the twin's."""
         test, spec = self.method.test, self.method.spec
-        right = self._right_at(self.chosen.threshold)
-        twin_right = test_right(self.twin.test)
+        seen, twin_right = Seen.of(test, self.rule), test_right(self.twin.test)
+        found = effect(seen, self.chosen.levels, self._costs)
+        leaves = leaving(seen, self.chosen.levels)
+        tempered = temper(self.method.calibration, test)
         return {
             "twin_accuracy": 100.0 * final_accuracy(self.twin.test),
             "final_accuracy": 100.0 * final_accuracy(test),
             "final_difference": difference(test_right(test), twin_right),
             "exits": [{"cost": p.cost, "accuracy": 100.0 * p.accuracy} for p in single_exits(test, spec)],
-            "ece": [100.0 * calibration_error(of, test.label) for of in test.exits],
+            "ece": [100.0 * of_exit.ece[0] for of_exit in tempered],
+            "ece_tempered": [100.0 * of_exit.ece[1] for of_exit in tempered],
             "rule": self.rule,
-            "threshold": self.chosen.threshold,
-            "accuracy": 100.0 * self.found.accuracy,
-            "cost": self.found.cost,
-            "exit_rates": list(self.found.exit_rates),
-            "difference": difference(right, twin_right),
-            "curve": [
-                {"cost": p.cost, "accuracy": 100.0 * p.accuracy} for p in curve(test, spec, self.rule, self.levels)
-            ],
-            "parameters_macs": spec.macs,
+            "threshold": self.chosen.parameter,
+            "accuracy": 100.0 * found.accuracy,
+            "cost": found.cost,
+            "exit_rates": list(found.shares),
+            "difference": difference(seen.right[leaves, np.arange(len(leaves))], twin_right),
+            "curve": self._curve(seen),
+            "rules": {rule: self._at_equal_cost(rule, self.chosen.reached.cost) for rule in COMPARED},
+            "macs": spec.macs,
         }
 
-    def _right_at(self, threshold: float) -> Array:
-        return answers(self.method.test, self.method.spec, self.rule, threshold) == self.method.test.label
+    def _curve(self, seen: Seen) -> list[dict[str, float]]:
+        """Over one threshold for all exits; the levels are quantiles of what was said on the calibration split."""
+        said = Seen.of(self.method.calibration, self.rule).sure
+        levels = [np.inf, *np.unique(np.quantile(said, np.linspace(0.0, 1.0, LEVELS))).tolist()[::-1]]
+        found = [effect(seen, np.full(len(said), level), self._costs) for level in levels]
+        return [{"cost": one.cost, "accuracy": 100.0 * one.accuracy} for one in found]
 
+    def _at_equal_cost(self, rule: str, budget: float) -> dict[str, float] | None:
+        """What another rule does on the test split within the same cost on the calibration split."""
+        try:
+            fit = self._tuner(rule).fit("common", Goal("macs", budget))
+        except UsageError:  # patience leaves at the second exit at the earliest
+            return None
+        found = effect(Seen.of(self.method.test, rule), fit.levels, self._costs)
+        return {"accuracy": 100.0 * found.accuracy, "cost": found.cost}
 
-def answers(part: Part, spec: ModelSpec, rule: str, threshold: float) -> Array:
-    """(n,) predictions of a device that leaves by this rule and threshold."""
-    from splitexit.confidence import RULES
+    def _tuner(self, rule: str) -> Tuner:
+        return Tuner(self.method.calibration, rule, self._costs)
 
-    found = part.exits[-1].prediction.copy()
-    left = np.zeros(len(part), dtype=bool)
-    for exit_ in range(spec.final_exit):
-        fires = np.array([RULES[rule]([said], threshold) for said in part.readings(exit_)])
-        now = fires & ~left
-        found[now] = part.exits[exit_].prediction[now]
-        left |= now
-    return found
+    @cached_property
+    def _costs(self) -> Costs:
+        return Costs.of(self.method.spec, None)
 
 
 def test_right(part: Part) -> Array:
@@ -169,11 +175,3 @@ def difference(right: Array, other: Array, seed: int = 0) -> dict[str, float]:
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return {"points": float(each.mean()), "low": float(found.low), "high": float(found.high)}
-
-
-def calibration_error(said: ExitReadings, labels: Array) -> float:
-    """Expected calibration error: mean distance of confidence and accuracy over BINS equal bins of max_prob."""
-    right = said.prediction == labels
-    bins = np.minimum((said.max_prob * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=said.max_prob.astype(np.float64) - right, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(labels))

@@ -143,10 +143,16 @@ class Effect:
         return float(entr(self.shares).sum() / log(len(self.shares)))
 
 
+def leaving(seen: Seen, levels: Array) -> Array:
+    """(n,) the exit at which each sample leaves under these levels of `Seen.sure`, one for every early exit."""
+    fired = np.vstack([seen.sure >= levels[:, None], np.ones(seen.right.shape[1], bool)])
+    first: Array = np.argmax(fired, axis=0)
+    return first
+
+
 def effect(seen: Seen, levels: Array, costs: Costs) -> Effect:
     """What these levels of `Seen.sure`, one for every early exit, do."""
-    fired = np.vstack([seen.sure >= levels[:, None], np.ones(seen.right.shape[1], bool)])
-    leaves = np.argmax(fired, axis=0)
+    leaves = leaving(seen, levels)
     right = seen.right[leaves, np.arange(len(leaves))]
     counts = np.bincount(leaves, minlength=len(seen.right))
     hits = np.bincount(leaves, weights=right, minlength=len(seen.right))
