@@ -148,6 +148,14 @@ def test_eenet8_has_the_authors_parameters_with_their_exits(width, total):
     assert parameters(whole(f"eenet8:width={width}", channels=1)) + exits + final == total
 
 
+@pytest.mark.parametrize(("width", "total"), [(2, 1_490), (4, 5_332)])
+def test_eenet8_with_eenet_heads_has_them_too(width, total):
+    spec, norm = {"name": "eenet8", "width": width}, {"mean": (0.5,), "std": (0.25,)}
+    net = multi_exit.build(NetConfig(spec, (1, 28, 28), 10, shares=(0.3, 0.6), head={"name": "eenet"}, **norm))
+    assert net.spec.backbone["cuts"] == [2, 3, 4]
+    assert parameters(net) == total
+
+
 def test_eenet8_s_exits_lie_behind_the_first_two_blocks():
     macs, shape = macs_by_block("eenet8", (1, 28, 28))
     assert shape == (16, 7, 7)
@@ -279,6 +287,17 @@ def test_msdnet_s_exits_read_the_coarsest_scale_alone():
     assert torch.equal(net.read_exit(features, 0), net.read_exit(other, 0))
     assert net.spec.exits[0].macs == 9 * channels * 2 * channels * 16 + 2 * channels * 10
     assert not isinstance(net.heads[-1], nn.Sequential)
+
+
+def test_msdnet_with_its_own_heads_costs_what_the_reference_does_up_to_its_exits():
+    shares = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06)
+    config = NetConfig(
+        parse_spec("msdnet"), (3, 32, 32), 100, shares, {"name": "msdnet"}, mean=(0.5,) * 3, std=(1,) * 3
+    )
+    spec = multi_exit.build(config).spec
+    stages, heads = accumulate(stage.macs for stage in spec.stages), accumulate(e.macs for e in spec.exits[:-1])
+    spent = [(a + b) / 1e6 for a, b in zip(stages, heads, strict=False)]
+    assert spent == pytest.approx(CIFAR_OPERATIONS[:-1], rel=0.02)
 
 
 def test_one_percent_steps_put_an_exit_behind_every_block_of_msdnet():
