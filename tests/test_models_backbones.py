@@ -151,7 +151,7 @@ def test_eenet8_has_the_authors_parameters_with_their_exits(width, total):
 @pytest.mark.parametrize(("width", "total"), [(2, 1_490), (4, 5_332)])
 def test_eenet8_with_eenet_heads_has_them_too(width, total):
     spec, norm = {"name": "eenet8", "width": width}, {"mean": (0.5,), "std": (0.25,)}
-    net = multi_exit.build(NetConfig(spec, (1, 28, 28), 10, shares=(0.3, 0.6), head={"name": "eenet"}, **norm))
+    net = multi_exit.build(NetConfig(spec, (1, 28, 28), 10, shares=(0.01, 0.6), head={"name": "eenet"}, **norm))
     assert net.spec.backbone["cuts"] == [2, 3, 4]
     assert parameters(net) == total
 
