@@ -12,19 +12,18 @@ from splitexit.report.plots import COLOURS, figure
 
 Document = dict[str, Any]
 
-HEADS = (
-    "data",
-    "method",
-    "twin %",
-    "final exit",
-    "held at",
-    "cost",
-    "difference",
-    "exit shares %",
-    "ECE %",
-    "epochs",
-    "seeds",
-)
+HEADS = ("data", "method", "twin %", "final %", "early %", "cost", "difference", "epochs", "seeds", "ECE %", "exits %")
+"""`early`: leaving at the chosen thresholds; `difference`: of that to the twin, in points with its interval; `ECE`: the
+mean over the exits, without and with temperatures; `exits`: how many samples leave at each."""
+
+WIDE, NARROW = len(HEADS), 7
+ENOUGH = 125
+"""Columns of a terminal in which all fit; in a narrower one the first NARROW are shown."""
+
+
+def heads(width: int) -> tuple[str, ...]:
+    """Those that fit into a terminal of this width."""
+    return HEADS[: WIDE if width >= ENOUGH else NARROW]
 
 
 def grouped(results: Sequence[Document]) -> list[list[Document]]:
@@ -41,7 +40,7 @@ def cells(seeds: Sequence[Document]) -> list[str]:
     first, interval = seeds[0], seeds[0]["difference"]
     points = mean(found["difference"]["points"] for found in seeds)
     shares = [mean(rates) for rates in zip(*(found["exit_rates"] for found in seeds), strict=True)]
-    errors = [mean(each) for each in zip(*(found["ece"] for found in seeds), strict=True)]
+    errors = [mean(mean(found[key]) for found in seeds) for key in ("ece", "ece_tempered")]
     return [
         first["data"],
         first["network"],
@@ -50,10 +49,10 @@ def cells(seeds: Sequence[Document]) -> list[str]:
         f"{_mean(seeds, 'accuracy'):.2f}",
         f"{_mean(seeds, 'cost'):.1%}",
         f"{points:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}]",
-        " ".join(f"{100 * share:.0f}" for share in shares),
-        " ".join(f"{error:.1f}" for error in errors),
         f"{first['epochs']} / {first['twin_epochs']}",
         str(len(seeds)),
+        f"{errors[0]:.1f} / {errors[1]:.1f}",
+        " ".join(f"{100 * share:.0f}" for share in shares),
     ]
 
 

@@ -82,7 +82,8 @@ def methods(
     if json:
         print(to_json(document))
         return
-    Console(highlight=False).print(_table(results))
+    shown = Console(highlight=False)
+    shown.print(_table(results, shown.width))
     _draw(results, folder)
     print(folder)
 
@@ -125,7 +126,7 @@ def dense(
     found = []
     for seed in parse_seeds(seeds):
         recipes = task.recipes(parse_spec(backbone), parse_exits(exits), epochs, seed)
-        found += task.compare(recipes, *sets, say)
+        found += task.compare(recipes, sets, say)
     if json:
         print(to_json({"methods": found, "scenes": scenes, "machine": pick("cpu")}))
         return
@@ -192,16 +193,16 @@ def _document(plan: Plan, results: Sequence[dict[str, Any]], folder: Path, machi
     }
 
 
-def _table(results: Sequence[dict[str, Any]]) -> Table:
+def _table(results: Sequence[dict[str, Any]], width: int) -> Table:
     from rich.table import Table
 
-    from splitexit.bench.show import HEADS, cells, grouped
+    from splitexit.bench.show import cells, grouped, heads
 
-    table = Table(box=None, pad_edge=False)
-    for number, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if number < 2 else "right")
+    table, fitting = Table(box=None, pad_edge=False), heads(width)
+    for number, head in enumerate(fitting):
+        table.add_column(head, justify="left" if number < 2 else "right", overflow="fold")
     for seeds in grouped(results):
-        table.add_row(*cells(seeds))
+        table.add_row(*cells(seeds)[: len(fitting)])
     return table
 
 
