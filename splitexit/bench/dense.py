@@ -54,8 +54,8 @@ class DenseRecipe:
     objective: Spec
     backbone: Spec
     epochs: int
-    batch: int = 32
-    lr: float = 0.05
+    batch: int = 16
+    lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
     seed: int = 0
