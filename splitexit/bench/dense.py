@@ -27,6 +27,7 @@ from splitexit.models.multi_exit import MultiExitNet, Normalise
 from splitexit.models.objectives import OBJECTIVES, Objective, Progress
 from splitexit.models.placement import place
 from splitexit.models.spec import Spec, create
+from splitexit.report.curve import exit_costs
 
 Array = np.ndarray[Any, Any]
 Say = Callable[[str], None]
@@ -219,7 +220,7 @@ def compare(recipes: Mapping[str, DenseRecipe], sets: Sequence[Scenes], say: Say
 
 def score(net: MultiExitNet, validation: Scenes, test: Scenes) -> dict[str, Any]:
     """mIoU of every exit on the test scenes, and of the cheapest threshold that loses at most HELD points."""
-    held, seen, costs = evaluate(net, validation), evaluate(net, test), _costs(net)
+    held, seen, costs = evaluate(net, validation), evaluate(net, test), exit_costs(net.spec) / net.spec.macs
     levels = [2.0, *np.quantile(held.confidence, np.linspace(1.0, 0.0, LEVELS)).tolist()]
     enough = held.miou(held.leaving(levels[0])) - HELD
     sound = [level for level in levels if held.miou(held.leaving(level)) >= enough]
@@ -234,14 +235,6 @@ def score(net: MultiExitNet, validation: Scenes, test: Scenes) -> dict[str, Any]
         "early_cost": float(costs[exits].mean()),
         "exit_rates": (np.bincount(exits, minlength=last) / len(test)).tolist(),
     }
-
-
-def _costs(net: MultiExitNet) -> Array:
-    """Of leaving at each exit, all heads up to it read, relative to the exit-free network."""
-    spec = net.spec
-    stages = np.cumsum([stage.macs for stage in spec.stages])
-    heads = np.cumsum([exit_.macs for exit_ in spec.exits])
-    return np.asarray((stages[[at - 1 for at in spec.exit_stages]] + heads) / spec.macs)
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:

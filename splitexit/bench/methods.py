@@ -13,14 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from splitexit.bench.plan import Network, Plan
-from splitexit.bench.score import Comparison, Said, listen
+from splitexit.bench.score import Comparison, listen
 from splitexit.bundle import Bundle
 from splitexit.errors import UsageError
 from splitexit.models import data
 from splitexit.models.evaluate import pick_device
 from splitexit.models.fit import Watcher
 from splitexit.models.train import train
+from splitexit.recording import Recording
 
 Say = Callable[[str], None]
 Document = dict[str, Any]
@@ -97,7 +100,9 @@ class Bench:
         weights = [bundle.spec.weights_sha256, twin.spec.weights_sha256]
         if file.exists() and (kept := json.loads(file.read_text()))["weights"] == weights:
             return dict(kept)
-        comparison = Comparison(self._said(bundle, images), self._said(twin, images), network.rule)
+        device = pick_device(self.device)
+        heard, of_twin = images.heard(bundle, device), images.heard(twin, device)
+        comparison = Comparison(bundle.spec, heard, of_twin, network.rule)
         document: Document = {
             "data": name,
             "network": network.name,
@@ -111,16 +116,21 @@ class Bench:
         file.write_text(json.dumps(document, indent=1) + "\n")
         return document
 
-    def _said(self, bundle: Bundle, images: _Images) -> Said:
-        share = bundle.spec.training["recipe"]["validation"]
-        return listen(bundle, images.validation(share), images.test, pick_device(self.device))
-
 
 class _Images:
-    """A data set's validation and test images, read when they are needed."""
+    """A data set's validation and test images, read when they are needed, and what networks said of them."""
 
     def __init__(self, keys: Mapping[str, Any], source: Source) -> None:
         self._keys, self._source = keys, source
+        self._heard: dict[str, Recording] = {}
+
+    def heard(self, bundle: Bundle, device: torch.device) -> Recording:
+        """What a network says of them; a twin is asked once for all methods."""
+        weights = bundle.spec.weights_sha256
+        if weights not in self._heard:
+            share = bundle.spec.training["recipe"]["validation"]
+            self._heard[weights] = listen(bundle, self.validation(share), self.test, device)
+        return self._heard[weights]
 
     @cached_property
     def _train(self) -> data.ImageSet:

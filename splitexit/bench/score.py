@@ -6,7 +6,6 @@ looked at once. Images pass through in batches: a reading differs from that of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +18,7 @@ from splitexit.bundle import Bundle, ModelSpec
 from splitexit.errors import UsageError
 from splitexit.models import data, multi_exit
 from splitexit.models.evaluate import plain_batches
-from splitexit.recording import ExitReadings, Part
+from splitexit.recording import ExitReadings, Part, Recording
 from splitexit.report.curve import single_exits
 from splitexit.tune.temperature import temper
 from splitexit.tune.thresholds import Costs, Fit, Goal, Seen, Tuner, effect, leaving
@@ -37,33 +36,11 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class Said:
-    """A network's readings of both splits.
-
-    spec    what it is
-    parts   calibration and test
-    """
-
-    spec: ModelSpec
-    parts: Mapping[str, Part]
-
-    @property
-    def test(self) -> Part:
-        """The test split."""
-        return self.parts["test"]
-
-    @property
-    def calibration(self) -> Part:
-        """The validation images of the training."""
-        return self.parts["calibration"]
-
-
-def listen(bundle: Bundle, validation: data.ImageSet, test: data.ImageSet, device: torch.device) -> Said:
-    """Runs the network on both sets, in batches."""
+def listen(bundle: Bundle, validation: data.ImageSet, test: data.ImageSet, device: torch.device) -> Recording:
+    """What the network says of both sets, run in batches, with logits."""
     net = multi_exit.load(bundle).to(device)
     parts = {name: _part(name, net, images, device) for name, images in (("calibration", validation), ("test", test))}
-    return Said(bundle.spec, parts)
+    return Recording(parts, bundle.spec.num_classes, {})
 
 
 @torch.inference_mode()
@@ -80,12 +57,14 @@ def _part(name: str, net: multi_exit.MultiExitNet, images: data.ImageSet, device
 class Comparison:
     """A method beside its twin, on the same test images.
 
+    spec           of the method
     method, twin   what both said
     rule           the method's exit rule
     """
 
-    method: Said
-    twin: Said
+    spec: ModelSpec
+    method: Recording
+    twin: Recording
     rule: str
 
     @cached_property
@@ -102,7 +81,7 @@ class Comparison:
 
     def document(self) -> dict[str, Any]:
         """Everything for tables and pictures, as plain data; accuracies in percent, costs as shares of the twin's."""
-        test, spec = self.method.test, self.method.spec
+        test, spec = self.method.test, self.spec
         seen, twin_right = Seen.of(test, self.rule), test_right(self.twin.test)
         found = effect(seen, self.chosen.levels, self._costs)
         leaves = leaving(seen, self.chosen.levels)
@@ -146,7 +125,7 @@ class Comparison:
 
     @cached_property
     def _costs(self) -> Costs:
-        return Costs.of(self.method.spec, None)
+        return Costs.of(self.spec, None)
 
 
 def test_right(part: Part) -> Array:

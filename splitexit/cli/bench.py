@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from splitexit.bench.methods import Source
     from splitexit.bench.plan import Plan
-    from splitexit.bench.scenes import Scenes
+    from splitexit.models.data import ImageSet
 
 HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10"}
 """Data sets that are fetched where nobody says where they are."""
@@ -113,6 +113,7 @@ def dense(
     from rich.table import Table
 
     from splitexit.bench import dense as task
+    from splitexit.bench.scenes import compose
     from splitexit.cli.live_output import teller
     from splitexit.cli.simulate import parse_seeds
     from splitexit.models.placement import parse_exits
@@ -122,7 +123,8 @@ def dense(
     sources = _named_sources(data, tuple(HUB))
     say = teller(Console(stderr=True))
     say("composing scenes")
-    sets = [_scenes(sources, split, count, seed) for split, count, seed in task.parts(scenes)]
+    images = {split: _read(sources, split) for split in ("train", "test")}
+    sets = [compose(*images[split], count, seed) for split, count, seed in task.parts(scenes)]
     found = []
     for seed in parse_seeds(seeds):
         recipes = task.recipes(parse_spec(backbone), parse_exits(exits), epochs, seed)
@@ -137,15 +139,14 @@ def dense(
     Console(highlight=False).print(table)
 
 
-def _scenes(sources: dict[str, Source], split: str, count: int, seed: int) -> Scenes:
-    """Composed from the training or the test images."""
-    from splitexit.bench.scenes import compose
+def _read(sources: dict[str, Source], split: str) -> tuple[ImageSet, ImageSet]:
+    """Digits and photographs, of the training or the test images."""
     from splitexit.models import data
 
     mnist, cifar = sources["mnist"], sources["cifar10"]
     digits = data.read(mnist.train if split == "train" else mnist.test, split, channels=1)
     photographs = data.read(cifar.train if split == "train" else cifar.test, split, channels=3)
-    return compose(digits, photographs, count, seed)
+    return digits, photographs
 
 
 def pick(device: str) -> Any:
