@@ -88,6 +88,26 @@ def test_six_exits_of_the_default_networks_lie_near_their_shares():
         assert all(0 <= cost - share < 0.07 for cost, share in zip(costs, SDN_SHARES, strict=False))
 
 
+def test_the_final_classifier_may_be_any_head(tmp_path):
+    """Cost counts it, early exits or not; a head of its own description comes back from a file."""
+    backbone = {"name": "msdnet", "depth": 3, "base": 2, "step": 1, "growth": 4}
+    plain = NetConfig(backbone, (3, 16, 16), 10, shares=(), **RGB)
+    own = replace(plain, final={"name": "msdnet", "width": 8})
+    channels = build(own).spec.shape_at(1)[0]
+    assert build(plain).spec.macs - 10 * channels == build(own).spec.macs - (9 * 8 * (channels * 4 + 8) + 80)
+    net = build(replace(own, shares=(0.5,), head=own.final)).eval()
+    assert [e.head for e in net.spec.exits] == [own.final, own.final]
+    assert net.spec.macs == build(own).spec.macs
+    again = multi_exit.load(multi_exit.save(net, tmp_path, {}))
+    images = torch.rand(2, 3, 16, 16)
+    assert all(torch.equal(a, b) for a, b in zip(net(images), again(images), strict=True))
+
+
+def test_the_final_exit_learns_no_confidence():
+    with pytest.raises(UsageError, match="final: 'eenet' learns when to stop"):
+        build(config(final={"name": "eenet"}))
+
+
 def test_stages_end_at_the_exits_or_at_every_block():
     by_exit, by_block = build(config(20, (0.3, 0.6))).spec, build(config(20, (0.3, 0.6), cuts="blocks")).spec
     assert by_exit.exit_stages == (1, 2, 3)
@@ -179,3 +199,5 @@ def test_starting_from_another_backbone_is_refused(tmp_path: Path) -> None:
     bundle = save(build(config), tmp_path / "twin", {})
     with pytest.raises(ArtifactError, match="is not the one to be trained"):
         start_from(build(replace(config, backbone={"name": "resnet", "depth": 20})), bundle)
+    with pytest.raises(ArtifactError, match="or its final head is not the one"):
+        start_from(build(replace(config, final={"name": "conv"})), bundle)

@@ -26,7 +26,7 @@ from splitexit.models.spec import Spec, create
 Shape = tuple[int, ...]
 
 FINAL: Spec = {"name": "pooled"}
-"""The final classifier, with or without early exits: that of the exit-free network."""
+"""The final classifier where nothing else is asked for: that of the ResNets."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class NetConfig:
         input_shape: C×H×W.
         num_classes: K.
         shares: where the early exits go, as shares of the exit-free network's cost; empty = no early exit.
-        head: a spec of the head zoo, used for every early exit; the final one is the backbone's own, pooled.
+        head: a spec of the head zoo, used for every early exit.
+        final: a spec of the head zoo, for the final classifier; with or without early exits the same. It puts out class
+            logits alone, so no head that learns when to stop.
         cuts: a stage ends behind every block that carries an exit (`exits`), or behind every block (`blocks`).
         mean, std: of the pixels in [0, 1], one for every channel.
         class_names: in label order.
@@ -50,6 +52,7 @@ class NetConfig:
     num_classes: int
     shares: tuple[float, ...] = SDN_SHARES
     head: Spec = field(default_factory=lambda: {"name": "pooled"})
+    final: Spec = field(default_factory=lambda: dict(FINAL))
     cuts: str = "exits"
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
@@ -160,9 +163,9 @@ def build(config: NetConfig, seed: int = 0) -> MultiExitNet:
         def head(spec: Spec, number: int) -> nn.Module:
             return _head(backbone, spec, number, costs[number - 1].output_shape, config.num_classes)
 
-        final = head(FINAL, len(blocks))
+        final = head(config.final, len(blocks))
         macs = [cost.macs for cost in costs]
-        total = sum(macs) + measure(final, costs[-1].output_shape).macs
+        total = sum(macs) + _final_cost(final, costs[-1].output_shape, config).macs
         places = place(config.shares, macs, total, backbone.first_exit)
         heads = [*(head(config.head, number) for number in places), final]
         return _assemble(config, blocks, costs, [*places, len(blocks)], heads)
@@ -183,6 +186,16 @@ def _head(backbone: Backbone, spec: Spec, number: int, shape: Shape, num_classes
     return head if channels == shape[0] else nn.Sequential(LastChannels(channels), head)
 
 
+def _final_cost(final: nn.Module, shape: Shape, config: NetConfig) -> Cost:
+    """Raises UsageError where the head puts out anything but the logits of all classes."""
+    cost = measure(final, shape)
+    if cost.output_shape[0] != config.num_classes:
+        raise UsageError(
+            f"final: {config.final['name']!r} learns when to stop, and nothing comes behind the final exit"
+        )
+    return cost
+
+
 def _assemble(
     config: NetConfig,
     blocks: Sequence[nn.Module],
@@ -197,7 +210,7 @@ def _assemble(
     bounds = list(pairwise([0, *cuts]))
     stages = [nn.Sequential(*blocks[a:b]) for a, b in bounds]
     stages[0].insert(0, Normalise(config.mean, config.std))
-    specs = [config.head] * (len(heads) - 1) + [FINAL]
+    specs = [config.head] * (len(heads) - 1) + [config.final]
     exits = [_exit(cuts.index(p) + 1, head, costs[p - 1], of) for p, head, of in zip(places, heads, specs, strict=True)]
     spec = ModelSpec(
         name=config.name,
@@ -245,8 +258,8 @@ def start_from(net: MultiExitNet, bundle: Bundle) -> None:
             mine.load_state_dict(trained.state_dict())
     except (RuntimeError, ValueError):
         raise ArtifactError(
-            f"{bundle.path}: its backbone, {dict(bundle.spec.backbone)}, is not the one to be trained; "
-            "start from a network of the same backbone, image size and classes"
+            f"{bundle.path}: its backbone, {dict(bundle.spec.backbone)}, or its final head is not the one to be "
+            "trained; start from a network of the same backbone, final head, image size and classes"
         ) from None
 
 
