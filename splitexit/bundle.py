@@ -38,12 +38,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Exit:
-    """One exit head: it reads the features after `stage` stages; cost as in Stage."""
+    """One exit head: it reads the features after `stage` stages; cost as in Stage.
+
+    An additive head puts out what it adds to the logits of the exit before it, which must have been read; what such an
+    exit says are always the sums.
+    """
 
     stage: int
     macs: int
     layers: int
     head: Mapping[str, Any]
+    additive: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,10 @@ class ModelSpec:
         """The exits that lie behind `stage` stages."""
         return tuple(e for e, at in enumerate(self.exit_stages) if at > stage)
 
+    def next_exit(self, split: int) -> int:
+        """The first exit at or behind `split` that needs no other: what a device without a reading runs on to."""
+        return next(e for e, exit_ in enumerate(self.exits) if exit_.stage >= split and not exit_.additive)
+
     def to_json(self) -> dict[str, Any]:
         """The content of model.json."""
         return {
@@ -98,7 +107,7 @@ class ModelSpec:
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
             "stages": [{"macs": s.macs, "layers": s.layers, "output_shape": list(s.output_shape)} for s in self.stages],
-            "exits": [{"stage": e.stage, "macs": e.macs, "layers": e.layers, "head": dict(e.head)} for e in self.exits],
+            "exits": [_exit_json(e) for e in self.exits],
             "training": dict(self.training),
             "weights_sha256": self.weights_sha256,
         }
@@ -117,7 +126,8 @@ class ModelSpec:
                     Stage(int(s["macs"]), int(s["layers"]), _shape(s["output_shape"])) for s in content["stages"]
                 ),
                 exits=tuple(
-                    Exit(int(e["stage"]), int(e["macs"]), int(e["layers"]), dict(e["head"])) for e in content["exits"]
+                    Exit(int(e["stage"]), int(e["macs"]), int(e["layers"]), dict(e["head"]), bool(e.get("additive")))
+                    for e in content["exits"]
                 ),
                 training=dict(content.get("training", {})),
                 weights_sha256=str(content.get("weights_sha256", "")),
@@ -135,6 +145,13 @@ class ModelSpec:
             raise ArtifactError(f"{origin}: the last exit must follow the last of {self.num_stages} stages")
         if any(a >= b for a, b in pairwise(stages)):
             raise ArtifactError(f"{origin}: exits must lie behind one another, found stages {list(stages)}")
+        if self.exits[0].additive or self.exits[-1].additive:
+            raise ArtifactError(f"{origin}: neither the first exit nor the final one can add to another")
+
+
+def _exit_json(exit_: Exit) -> dict[str, Any]:
+    content = {"stage": exit_.stage, "macs": exit_.macs, "layers": exit_.layers, "head": dict(exit_.head)}
+    return content | ({"additive": True} if exit_.additive else {})
 
 
 def _shape(values: Any) -> Shape:
