@@ -4,11 +4,13 @@ A head puts out K class logits, or K + 1 numbers: then the last one is the logit
 its own beside the classifier that says whether to stop here (EENets, arXiv 2409.05336).
 
 A rule is a function of the readings so far (the latest last) and a threshold. The device, the edge and
-the simulator call the same functions.
+the simulator call the same functions. The rules of `NARROWING` have a memory beside: they rule classes out, and later
+exits choose among those that remain. `narrow` applies that to a reading before the rule is asked.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from math import nan
 from typing import Any
@@ -86,6 +88,72 @@ def read_output(exit_: int, output: Array, num_classes: int) -> Reading:
     return reading(exit_, logits[0], nan if learned is None else float(learned[0]))
 
 
+def remaining(ruled_out: int, num_classes: int) -> Array:
+    """Which classes a mask (Reading.ruled_out) leaves: (num_classes,) bool."""
+    bits = np.frombuffer(ruled_out.to_bytes(mask_bytes(num_classes), "little"), np.uint8)
+    return np.unpackbits(bits, count=num_classes, bitorder="little") == 0
+
+
+def mask(excluded: Array) -> int:
+    """The inverse, of the excluded classes: (num_classes,) bool -> Reading.ruled_out."""
+    return int.from_bytes(np.packbits(excluded, bitorder="little").tobytes(), "little")
+
+
+def mask_bytes(num_classes: int) -> int:
+    """Bytes that a mask of so many classes takes."""
+    return (num_classes + 7) // 8
+
+
+def restrict(said: Reading, ruled_out: int) -> Reading:
+    """The reading over the classes that a mask leaves; unchanged where that is what it is already.
+
+    Raises InputError where it has no logits.
+    """
+    if said.ruled_out == ruled_out:
+        return said
+    logits = _logits_of(said, "class exclusion")
+    left = remaining(ruled_out, len(logits))
+    return reading_among(said.exit, logits[left], ruled_out, len(logits), said.confidence)
+
+
+def reading_among(exit_: int, logits: Array, ruled_out: int, num_classes: int, confidence: float = nan) -> Reading:
+    """The Reading of one exit over the classes that a mask leaves, at least one; logits (remaining,) of those."""
+    left = np.flatnonzero(remaining(ruled_out, num_classes))
+    whole = np.full(num_classes, -np.inf, logits.dtype)
+    whole[left] = logits
+    if len(left) == 1:
+        return Reading(exit_, int(left[0]), 1.0, 0.0, 1.0, whole, confidence, ruled_out)
+    among = reading(exit_, logits)
+    prediction = int(left[among.prediction])
+    return Reading(exit_, prediction, among.max_prob, among.entropy, among.margin, whole, confidence, ruled_out)
+
+
+def narrow(check: ExitCheck, said: Reading, before: Reading | None) -> Reading:
+    """What an exit says, over the classes that the reading before it and this check leave.
+
+    Class exclusion (arXiv 2309.13443): with p the sigmoids of the logits, m the largest and β the threshold, the
+    classes with p > β·m remain. By the rule `exclusion`, that of the authors' code, they must also have remained
+    before, or be the exit's own best one; so at least one does. By `exclusion_strict` what is excluded stays so, and
+    where nothing would remain, all stays as it was (inferred).
+    """
+    ruled_out = 0 if before is None else before.ruled_out
+    if check.rule in NARROWING:
+        logits = _logits_of(said, f"exit rule {check.rule!r}")
+        ruled_out = mask(~_kept(check, logits, remaining(ruled_out, len(logits))))
+    return restrict(said, ruled_out)
+
+
+def _kept(check: ExitCheck, logits: Array, before: Array) -> Array:
+    """(num_classes,) bool; in logarithms, so that no small probability vanishes."""
+    log_p = -np.logaddexp(0.0, -logits.astype(np.float64))
+    above: Array = log_p > log_p.max() + (math.log(check.threshold) if check.threshold > 0.0 else -math.inf)
+    if check.rule == "exclusion_strict":
+        return above & before if (above & before).any() else before
+    before = before.copy()
+    before[logits.argmax()] = True
+    return above & before
+
+
 def _max_prob(readings: Sequence[Reading], threshold: float) -> bool:
     return readings[-1].max_prob >= threshold
 
@@ -111,10 +179,18 @@ def _patience(readings: Sequence[Reading], threshold: float) -> bool:
 
 
 def _max_logit(readings: Sequence[Reading], threshold: float) -> bool:
-    logits = readings[-1].logits
-    if logits is None:
-        raise InputError(f"exit rule 'max_logit': {NO_LOGITS}")
-    return float(logits.max()) >= threshold
+    return float(_logits_of(readings[-1], "exit rule 'max_logit'").max()) >= threshold
+
+
+def _one_left(readings: Sequence[Reading], threshold: float) -> bool:
+    last = readings[-1]
+    return last.logits is not None and last.ruled_out.bit_count() == len(last.logits) - 1
+
+
+def _logits_of(said: Reading, who: str) -> Array:
+    if said.logits is None:
+        raise InputError(f"{who}: {NO_LOGITS}")
+    return said.logits
 
 
 NO_LOGITS = "the recording holds no logits; `splitexit record BUNDLE --logits --fresh` stores them"
@@ -127,7 +203,15 @@ RULES: dict[str, Rule] = {
     "confidence": _confidence,  # EENets, arXiv 2409.05336, with 0.5
     "patience": _patience,  # PABEE, Zhou et al., NeurIPS 2020
     "max_logit": _max_logit,  # early exits with Bag-of-Features pooling, Passalis et al., Pattern Recognition 105, 2020
+    "exclusion": _one_left,  # Wang, Li and Zhang, arXiv 2309.13443
+    "exclusion_strict": _one_left,
 }
+
+NARROWING = frozenset({"exclusion", "exclusion_strict"})
+"""The rules that rule classes out (see `narrow`)."""
+
+NEED_LOGITS = NARROWING | {"max_logit"}
+"""The rules that look at the logits, which a recording may lack."""
 
 SOFTMAX_RULES = ("max_prob", "entropy", "margin")
 """The rules that look at nothing but the class probabilities of the last reading, which every exit has."""

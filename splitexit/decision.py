@@ -30,6 +30,8 @@ class Reading:
     `max_prob` is the largest softmax probability, `entropy` is in nats, `margin` is the largest minus
     the second largest probability; `logits` (num_classes,) is absent where a recording left it out.
     `confidence`, between 0 and 1, is that of a head that learns when to stop; nan where the head has no such branch.
+    `ruled_out` is a bit mask of the classes (bit c for class c) that this exit and those before it have excluded; the
+    logits are −inf there, and prediction and probabilities are over the classes that remain.
     """
 
     exit: int
@@ -39,6 +41,7 @@ class Reading:
     margin: float
     logits: np.ndarray[Any, Any] | None = field(default=None, compare=False)
     confidence: float = field(default=nan, compare=False)  # nan is unequal to itself
+    ruled_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ class Plan:
             raise PolicyError(f"plan: split {self.split} with codec {self.codec!r} is not in 0..{spec.num_stages - 1}")
         _in_order("exits", self.exits, spec, 1, limit)
         _in_order("edge_exits", self.edge_exits, spec, limit + 1, spec.num_stages)
+        _complete((*self.exits, *self.edge_exits), spec)
 
 
 def _in_order(name: str, checks: Sequence[ExitCheck], spec: ModelSpec, first: int, last: int) -> None:
@@ -158,6 +162,15 @@ def _in_order(name: str, checks: Sequence[ExitCheck], spec: ModelSpec, first: in
         if not before < stage <= last:
             raise PolicyError(f"plan: {name} names exit {check.exit} (stage {stage}) out of order or beyond the split")
         before = stage
+
+
+def _complete(checks: Sequence[ExitCheck], spec: ModelSpec) -> None:
+    read = {check.exit for check in checks}
+    for exit_ in read:
+        if spec.exits[exit_].additive and exit_ - 1 not in read:
+            raise PolicyError(
+                f"plan: exit {exit_} adds to what exit {exit_ - 1} says, which is not read; name that one before it"
+            )
 
 
 @dataclass(frozen=True)
@@ -196,7 +209,7 @@ class Setting:
         return tuple(self._onward_s(split) for split in range(self.spec.num_stages))
 
     def _onward_s(self, split: int) -> float:
-        exit_ = next(e for e, at in enumerate(self.exit_stages) if at >= split)
+        exit_ = self.spec.next_exit(split)
         run = self.device.stages[split : self.exit_stages[exit_]]
         return sum(stage.mean for stage in run) + self.device.exits[exit_].mean
 

@@ -20,7 +20,7 @@ from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from splitexit.bundle import ModelSpec
-from splitexit.confidence import fires
+from splitexit.confidence import NARROWING, fires, narrow, restrict
 from splitexit.decision import ExitCheck, Observation, Outcome, Plan, Reading, Setting
 from splitexit.errors import PolicyError
 from splitexit.policies import OmniscientPolicy, Policy
@@ -139,6 +139,9 @@ def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer
             continue  # a revised plan names heads that are behind us
         reading, seconds = yield decider.read_steps[check.exit][stage]
         answer.device_compute_s += seconds
+        before = readings[-1] if readings else None
+        if check.rule in NARROWING or (before is not None and before.ruled_out):
+            reading = narrow(check, reading, before)
         readings.append(reading)
         stage = at
         if fires(check, readings):
@@ -160,8 +163,9 @@ def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer
 
 def _answer_at(answer: Answer, exit_: int, stage: int, decider: Decider) -> Generator[Step, Any, None]:
     """Runs on from `stage` to this exit, which answers."""
-    answer.reading, seconds = yield decider.read_steps[exit_][stage]
+    said, seconds = yield decider.read_steps[exit_][stage]
     answer.device_compute_s += seconds
+    answer.reading = restrict(said, answer.readings[-1].ruled_out) if answer.readings else said
     answer.readings.append(answer.reading)
 
 
@@ -175,6 +179,9 @@ def _offload(
     key = (split, codec, stage)
     step = decider.encode_steps.get(key) or decider.encode_steps.setdefault(key, Encode(*key))
     payload: Payload = yield step
+    prior = _prior(answer.readings, plan, setting.spec)
+    if prior is not None:
+        payload = payload._replace(size_bytes=payload.size_bytes + prior_bytes(prior, plan, setting.spec))
     answer.device_compute_s += payload.compute_s
     answer.encode_s = payload.encode_s
     timeout_s = deadline_at_s - payload.at_s
@@ -185,7 +192,7 @@ def _offload(
     tries = 1 + setting.retries
     while timeout_s > 0.0 and tries:  # otherwise no reply could be used: nothing is sent
         answer.split, answer.codec, answer.payload_bytes = split, codec, payload.size_bytes
-        result: Reply | NoReply = yield Send(split, codec, payload, plan.edge_exits, timeout_s)
+        result: Reply | NoReply = yield Send(split, codec, payload, plan.edge_exits, timeout_s, prior)
         answer.airtime_s += result.airtime_s
         if isinstance(result, Reply):
             answer.answered_by, answer.reading = result.answered_by, result.reading
@@ -199,13 +206,38 @@ def _offload(
         timeout_s -= result.waited_s
     answer.answered_by = FALLBACK
     if not answer.readings:
-        yield from _answer_at(answer, next_exit(setting, split), split, decider)
+        yield from _answer_at(answer, setting.spec.next_exit(split), split, decider)
     else:
         answer.reading = max(answer.readings, key=lambda reading: reading.max_prob)
 
 
+def _prior(readings: list[Reading], plan: Plan, spec: ModelSpec) -> Reading | None:
+    """The last reading, where what follows on the edge goes on from it (see Send)."""
+    if readings and (readings[-1].ruled_out or adds_to_device(plan.edge_exits, spec)):
+        return readings[-1]
+    return None
+
+
+def adds_to_device(edge_exits: tuple[ExitCheck, ...], spec: ModelSpec) -> bool:
+    """Whether an exit behind the split adds to what the device has read: only the first one can."""
+    return bool(edge_exits) and spec.exits[edge_exits[0].exit].additive
+
+
+def prior_bytes(prior: Reading, plan: Plan, spec: ModelSpec) -> int:
+    """Bytes that a prior takes in the message: a mask, and logits in float32."""
+    logits_bytes = 4 * spec.num_classes if adds_to_device(plan.edge_exits, spec) else 0
+    return sum(
+        size + (2 if size < 128 else 3) for size in ((prior.ruled_out.bit_length() + 7) // 8, logits_bytes) if size
+    )
+
+
 def infer_behind(
-    spec: ModelSpec, split: int, checks: tuple[ExitCheck, ...], readings: list[Reading], until: int
+    spec: ModelSpec,
+    split: int,
+    checks: tuple[ExitCheck, ...],
+    readings: list[Reading],
+    until: int,
+    prior: Reading | None = None,
 ) -> Course:
     """What a server does with decoded features: its exits in order, up to stage `until`.
 
@@ -216,6 +248,7 @@ def infer_behind(
         checks: exits to read; those at or before `split` were read by others.
         readings: what this request's exits behind the link have said; added to.
         until: the last stage that this server has; the model's last one means that the final exit answers.
+        prior: see Send.
 
     Returns:
         The reading that answers, or None: the features behind stage `until` go on to the next tier.
@@ -227,23 +260,24 @@ def infer_behind(
             said = yield ReadExit(check.exit, stage, at)
             assert said is not None
             stage = at
-            readings.append(said[0])
+            readings.append(narrow(check, said[0], readings[-1] if readings else prior))
             if check.exit == spec.final_exit or fires(check, readings):
-                return said[0]
+                return readings[-1]
     if until == spec.num_stages:
         said = yield ReadExit(spec.final_exit, stage, until)
         assert said is not None
-        return said[0]
+        before = readings[-1] if readings else prior
+        return said[0] if before is None else restrict(said[0], before.ruled_out)
     if until > stage:
         yield RunStages(stage, until)
     return None
 
 
 def infer_on_edge(
-    spec: ModelSpec, split: int, checks: tuple[ExitCheck, ...]
+    spec: ModelSpec, split: int, checks: tuple[ExitCheck, ...], prior: Reading | None = None
 ) -> Generator[RunStages | ReadExit, tuple[Reading, float] | None, Reading]:
     """An edge that has all stages: `infer_behind` up to the final exit."""
-    reading = yield from infer_behind(spec, split, checks, [], spec.num_stages)
+    reading = yield from infer_behind(spec, split, checks, [], spec.num_stages, prior)
     assert reading is not None
     return reading
 
@@ -260,11 +294,6 @@ def course_behind(spec: ModelSpec, split: int, until: int) -> tuple[RunStages | 
 
 
 _UNREAD = Reading(0, 0, 0.0, 0.0, 0.0)
-
-
-def next_exit(setting: Setting, split: int) -> int:
-    """The first exit at or behind `split`: what a device with no reading computes on to."""
-    return next(e for e, at in enumerate(setting.exit_stages) if at >= split)
 
 
 class Request(NamedTuple):

@@ -42,7 +42,7 @@ MEASURES = ("prediction", "max_prob", "entropy", "margin")
 class ExitReadings:
     """One exit's readings of n samples: prediction uint16, the others float32.
 
-    logits      float16 (n, num_classes), or None where they were not kept
+    logits      float32 (n, num_classes), or None where they were not kept; float16 in older recordings
     confidence  (n,), or None where the head learned none
     """
 
@@ -57,7 +57,7 @@ class ExitReadings:
     def of_logits(cls, logits: Array, keep: bool = False) -> ExitReadings:
         """From logits (n, num_classes), which are stored too if `keep`."""
         prediction, max_prob, entropy, margin = confidences(logits)
-        stored = logits.astype(np.float16) if keep else None
+        stored = logits.astype(np.float32) if keep else None
         return cls(prediction.astype(np.uint16), max_prob, entropy, margin, stored)
 
     @classmethod

@@ -62,13 +62,18 @@ class Payload(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send the payload to the edge and wait at most `timeout_s` for the reply."""
+    """Send the payload to the edge and wait at most `timeout_s` for the reply.
+
+    prior  the device's last reading, where what follows goes on from it: classes that are ruled out, or logits that
+           an exit on the edge adds to
+    """
 
     split: int
     codec: str
     payload: Payload
     edge_exits: tuple[ExitCheck, ...]
     timeout_s: float
+    prior: Reading | None = None
 
 
 class Reply(NamedTuple):

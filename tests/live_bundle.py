@@ -52,15 +52,15 @@ POLICIES = {
 }
 
 
-def make_bundle(folder: Path, seed: int = 0, config: NetConfig = CONFIG) -> Bundle:
-    """Everything a bundle holds, except a model card."""
+def make_bundle(folder: Path, seed: int = 0, config: NetConfig = CONFIG, logits: bool = False) -> Bundle:
+    """Everything a bundle holds, except a model card; the recording keeps `logits` or not."""
     use_one_thread()  # several would wait for each other on a busy machine
     net, images = build(config, seed).eval(), _images()
     _spread(net, images)
     bundle = save(net, folder, {})
     _write_samples(bundle.samples, images)
     model = LiveModel.open(bundle, PAIRS)
-    _record(model, open_images(bundle)).save(bundle.recording)
+    _record(model, open_images(bundle), logits).save(bundle.recording)
     _calibration(model).save(bundle.calibration)
     return bundle
 
@@ -94,29 +94,30 @@ def _write_samples(path: Path, images: Array) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def _record(model: LiveModel, images: Images) -> Recording:
+def _record(model: LiveModel, images: Images, logits: bool) -> Recording:
     samples = list(images)
     labels = np.array([images.label(sample) for sample in samples], dtype=np.uint16)
     exits = range(len(model.spec.exits))
-    device = tuple(_readings(model, [images[s] for s in samples], 0, e) for e in exits)
-    pairs = {pair: _pair(model, [images[s] for s in samples], pair) for pair in PAIRS}
+    device = tuple(_readings(model, [images[s] for s in samples], 0, e, logits) for e in exits)
+    pairs = {pair: _pair(model, [images[s] for s in samples], pair, logits) for pair in PAIRS}
     part = Part("test", np.array(samples, dtype=np.uint32), labels, device, pairs)
     parts = {name: replace(part, name=name) for name in PARTS}
     return Recording(parts, model.spec.num_classes, {"digests": dict(model.digests), "command": "test"})
 
 
-def _readings(model: LiveModel, features: list[Array], split: int, exit_: int) -> ExitReadings:
+def _readings(model: LiveModel, features: list[Array], split: int, exit_: int, logits: bool) -> ExitReadings:
     stage = model.spec.exit_stages[exit_]
     outputs = [model.net.read_exit(model.net.run_stages(f, split, stage), exit_) for f in features]
-    return ExitReadings.of_outputs(np.stack(outputs), model.spec.num_classes)
+    return ExitReadings.of_outputs(np.stack(outputs), model.spec.num_classes, logits)
 
 
-def _pair(model: LiveModel, images: list[Array], pair: Pair) -> PairReadings:
+def _pair(model: LiveModel, images: list[Array], pair: Pair, logits: bool) -> PairReadings:
     split, codec = pair[0], model.codecs[pair]
     payloads = [codec.encode(model.net.run_stages(image, 0, split)) for image in images]
     sizes = np.array([len(payload) for payload in payloads], dtype=np.uint32)
     decoded = [codec.decode(payload) for payload in payloads]
-    return PairReadings(sizes, {e: _readings(model, decoded, split, e) for e in model.spec.exits_after(split)})
+    behind = {e: _readings(model, decoded, split, e, logits) for e in model.spec.exits_after(split)}
+    return PairReadings(sizes, behind)
 
 
 def _calibration(model: LiveModel) -> Calibration:

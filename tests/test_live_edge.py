@@ -165,7 +165,9 @@ def test_the_description(model: LiveModel) -> None:
     assert dict(said.digests) == dict(model.digests)
     assert {(s.split, c) for s in said.splits for c in s.codecs} == set(model.codecs)
     assert [s.shape for s in said.splits] == [model.spec.shape_at(s) for s in (0, 1, 2)]
-    assert said.max_request_bytes == wire.FRAME_BYTES + max(c.max_bytes for c in model.codecs.values())
+    assert said.max_request_bytes == wire.FRAME_BYTES + 10 * wire.CLASS_BYTES + max(
+        c.max_bytes for c in model.codecs.values()
+    )
 
 
 def test_every_codec_fits_under_the_cap(model: LiveModel) -> None:

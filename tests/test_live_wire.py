@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from splitexit.decision import ExitCheck
+from splitexit.decision import ExitCheck, Plan, Reading
+from splitexit.inference import prior_bytes
 from splitexit.live import edge_pb2, wire
 from splitexit.live.wire import Description, Query, Refused, Result, Split, Status
+from tests import synthetic
 
 QUERY = Query(7, 2, 1, "uint8", b"\x00payload", (ExitCheck(1, "entropy", 0.25), ExitCheck(2)), 0.5, 2**63 + 1, seed=9)
 OLD_QUERY = bytes.fromhex(
@@ -21,6 +23,7 @@ OLD_RESULT = bytes.fromhex(
     "080710021803220c0000003f0000a0bf180d8f4d29fca9f1d24d62503f31fca9f1d24d62603f3804410100000000000080"
 )
 TIMED = replace(QUERY, timed=True)
+NARROWED = replace(QUERY, ruled_out=(1 << 9) + 5, evidence=(0.5, -1.25, 3.0))
 RESULT = Result(7, 2, 3, np.array([0.5, -1.25, 3e8], dtype=np.float32), 0.001, 0.002, 4, 2**63 + 1)
 DESCRIPTION = Description(
     wire.PROTOCOL,
@@ -36,7 +39,7 @@ DESCRIPTION = Description(
 )
 
 
-@pytest.mark.parametrize("query", [QUERY, TIMED])
+@pytest.mark.parametrize("query", [QUERY, TIMED, NARROWED])
 def test_a_query_comes_back(query: Query) -> None:
     assert wire.parse_query(wire.pack_query(query)) == query
 
@@ -51,6 +54,33 @@ def test_a_result_comes_back_bit_for_bit() -> None:
     assert got.logits.tobytes() == RESULT.logits.tobytes()
     names = ("request", "exit", "prediction", "wait_s", "compute_s", "queue_length", "bundle")
     assert [getattr(got, n) for n in names] == [getattr(RESULT, n) for n in names]
+
+
+def test_what_earlier_exits_found_takes_the_bytes_that_the_simulator_counts() -> None:
+    """A mask, and logits; neither takes any where there is nothing to say."""
+    spec = replace(synthetic.spec(3), num_classes=100)
+    spec = replace(spec, exits=(spec.exits[0], replace(spec.exits[1], additive=True), spec.exits[2]))
+    for ruled_out, adds in [(0, True), (5, False), (1 << 99, True)]:
+        exits = (ExitCheck(1),) if adds else ()
+        query = replace(QUERY, exits=exits, ruled_out=ruled_out, evidence=(0.25,) * 100 if adds else ())
+        bare = replace(query, ruled_out=0, evidence=())
+        prior = Reading(0, 0, 1.0, 0.0, 1.0, ruled_out=ruled_out)
+        counted = prior_bytes(prior, Plan(edge_exits=exits), spec)
+        assert len(wire.pack_query(query)) - len(wire.pack_query(bare)) == counted
+
+
+def test_a_result_leaves_out_what_is_ruled_out() -> None:
+    few = replace(RESULT, ruled_out=0b1011)
+    assert wire.parse_result(wire.pack_result(few)).ruled_out == 0b1011
+
+
+@pytest.mark.parametrize("evidence", [b"123", np.array([1.0, np.nan], "<f4").tobytes()])
+def test_evidence_that_is_none_is_refused(evidence: bytes) -> None:
+    message = edge_pb2.InferRequest.FromString(wire.pack_query(QUERY))
+    message.evidence = evidence
+    with pytest.raises(Refused) as caught:
+        wire.parse_query(message.SerializeToString())
+    assert caught.value.status is Status.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, float(np.float32(0.7))])
@@ -151,11 +181,11 @@ def test_a_hundred_thousand_broken_messages_in_process() -> None:
 
 @pytest.mark.parametrize(
     ("theirs", "served"),
-    [((1, 0), True), ((1, 1), True), ((1, 3), False), ((0, 9), False), ((2, 0), False), ((0, 0), False)],
+    [((1, 0), True), ((1, 2), True), ((1, 4), False), ((0, 9), False), ((2, 0), False), ((0, 0), False)],
 )
 def test_protocols_that_are_served(theirs: tuple[int, int], served: bool) -> None:
     """The same major, and no newer minor than the edge's own."""
-    assert wire.PROTOCOL == (1, 2)
+    assert wire.PROTOCOL == (1, 3)
     if served:
         wire.check_protocol(theirs)
         return

@@ -131,8 +131,12 @@ class EdgeClient:
             result = wire.parse_result(body)
         except Refused:
             return Failure.LOST
-        fits = result.request == query.request and len(result.logits) == self._expected.classes
-        return result if fits and result.bundle == query.bundle else Failure.LOST
+        return result if self._fits(result, query) else Failure.LOST
+
+    def _fits(self, result: Result, query: Query) -> bool:
+        classes, ruled_out = self._expected.classes, result.ruled_out
+        whole = ruled_out.bit_length() <= classes and len(result.logits) == classes - ruled_out.bit_count() > 0
+        return whole and result.request == query.request and result.bundle == query.bundle
 
     def _gone(self, how: str) -> None:
         with self._lock:

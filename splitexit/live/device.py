@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any
 
 from splitexit.calibration import Times
-from splitexit.confidence import reading
-from splitexit.decision import EdgeLoad
+from splitexit.confidence import reading_among
+from splitexit.decision import EdgeLoad, Reading
 from splitexit.errors import UsageError
 from splitexit.experiment import Experiment
-from splitexit.inference import Answer, Request, complete, infer
+from splitexit.inference import Answer, Request, adds_to_device, complete, infer
 from splitexit.live.model import Array, LiveModel
 from splitexit.live.pace import Cpu
 from splitexit.live.transport import Failure, Transport
@@ -44,6 +44,7 @@ class Task:
     sent_s: float = 0.0
     sent_bytes: int = 0
     overrun: bool = False
+    read: Reading | None = None
 
 
 class DeviceRuntime:
@@ -150,8 +151,9 @@ class DeviceRuntime:
         match step:
             case ReadExit(exit_, first, last):
                 before_s = self._run(task, first, last) if last > first else 0.0
-                read, seconds = self._cpu.run(partial(self._model.read, task.features, exit_), task.times.exits[exit_])
-                return read, before_s + seconds
+                compute = partial(self._model.read, task.features, exit_, task.read)
+                task.read, seconds = self._cpu.run(compute, task.times.exits[exit_])
+                return task.read, before_s + seconds
             case Encode(split, codec, first):
                 compute_s = self._run(task, first, split) if split > first else 0.0
                 pair = (split, codec)
@@ -180,10 +182,27 @@ class DeviceRuntime:
         self._sense.sent(number, now_s)
         content, device = step.payload.content, task.request.device
         query = Query(
-            number, device, step.split, step.codec, content, step.edge_exits, step.timeout_s, self._tag, self._seed
+            number,
+            device,
+            step.split,
+            step.codec,
+            content,
+            step.edge_exits,
+            step.timeout_s,
+            self._tag,
+            self._seed,
+            ruled_out=0 if step.prior is None else step.prior.ruled_out,
+            evidence=self._evidence(step),
         )
         self._cpu.timeline.post(now_s + step.timeout_s, partial(self._heard, number, Failure.LATE))
         self._transport.send(query, now_s, partial(self._heard, number))
+
+    def _evidence(self, step: Send) -> tuple[float, ...]:
+        """The logits that an exit on the edge adds to, if one does."""
+        if step.prior is None or not adds_to_device(step.edge_exits, self._model.spec):
+            return ()
+        assert step.prior.logits is not None, "a live reading has its logits"
+        return tuple(step.prior.logits.tolist())
 
     def _heard(self, number: int, result: Result | Failure, at_s: float) -> None:
         """The wait is over: the request ends, or needs the CPU for its fallback."""
@@ -213,7 +232,8 @@ class DeviceRuntime:
         network_s = max(0.0, elapsed_s - result.wait_s - result.compute_s)
         load = EdgeLoad(result.queue_length, result.wait_s)
         self._sense.replied(number, task.sent_bytes, network_s, load)
-        said = reading(result.exit, result.logits, result.confidence)
+        classes = self._model.spec.num_classes
+        said = reading_among(result.exit, result.logits, result.ruled_out, classes, result.confidence)
         return Reply(said, network_s, result.wait_s, result.compute_s, load)
 
     def _finish(self, task: Task, answer: Answer, done_s: float) -> None:

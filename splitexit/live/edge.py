@@ -18,15 +18,17 @@ import numpy as np
 
 from splitexit.bundle import Bundle
 from splitexit.calibration import Calibration, Pair, ServiceTimes, Times
-from splitexit.confidence import RULES
-from splitexit.decision import Plan
+from splitexit.confidence import RULES, remaining
+from splitexit.decision import ExitCheck, Plan
 from splitexit.errors import PolicyError, UsageError
 from splitexit.experiment import HOST
 from splitexit.hardware import calibration_on
+from splitexit.inference import adds_to_device
 from splitexit.live.crew import ALONE, Crew
 from splitexit.live.model import LiveModel
 from splitexit.live.pace import Pace, Paced
 from splitexit.live.wire import (
+    CLASS_BYTES,
     FRAME_BYTES,
     PROTOCOL,
     Description,
@@ -107,7 +109,8 @@ class EdgeRuntime:
             raise UsageError(f"a queue of {queue} is too short for those that wait for a batch of {batching.max_size}")
         self.model, self.hardware, self.batching = model, hardware, batching
         self.tag = bundle_tag(model.digests)
-        self.max_request_bytes = FRAME_BYTES + max(codec.max_bytes for codec in model.codecs.values())
+        largest = max(codec.max_bytes for codec in model.codecs.values())
+        self.max_request_bytes = FRAME_BYTES + CLASS_BYTES * model.spec.num_classes + largest
         self._drawn = None if calibration is None else DrawnTimes(calibration)
         pace = Pace if calibration is None else partial(Paced, factor=calibration.batch_factor)
         self.crew = Crew(model, workers, queue, batching, pace)
@@ -199,31 +202,47 @@ class EdgeRuntime:
             size = len(query.payload)
             raise Refused(Status.RESOURCE_EXHAUSTED, f"payload of {size} bytes; {codec.max_bytes} at most")
         self._check_exits(query)
+        self._check_prior(query)
         return query
 
     def _check_exits(self, query: Query) -> None:
         unknown = [check.rule for check in query.exits if check.rule not in RULES]
         if unknown:
             raise Refused(Status.INVALID_ARGUMENT, f"exit rule {unknown[0]!r}; known: {', '.join(RULES)}")
+        spec = self.model.spec
+        read = [e for e in range(spec.final_exit) if spec.exit_stages[e] <= query.split] if query.evidence else []
         try:
-            Plan(split=query.split, codec=query.codec, edge_exits=query.exits).check(self.model.spec)
+            Plan(tuple(map(ExitCheck, read)), query.split, query.codec, query.exits).check(spec)
         except PolicyError as error:
             raise Refused(Status.INVALID_ARGUMENT, str(error)) from None
+
+    def _check_prior(self, query: Query) -> None:
+        spec, ruled_out = self.model.spec, query.ruled_out
+        if ruled_out.bit_length() > spec.num_classes or ruled_out.bit_count() == spec.num_classes:
+            raise Refused(
+                Status.INVALID_ARGUMENT, f"ruled_out leaves none of {spec.num_classes} classes, or names others"
+            )
+        expected = spec.num_classes if adds_to_device(query.exits, spec) else 0
+        if len(query.evidence) != expected:
+            found = len(query.evidence)
+            raise Refused(Status.INVALID_ARGUMENT, f"evidence of {found} numbers; these exits need {expected}")
 
     def reply(self, job: EdgeJob) -> bytes:
         """The InferReply for a job that has its reading."""
         query, reading = job.query, job.reading
         assert reading.logits is not None
+        left = remaining(reading.ruled_out, len(reading.logits))
         result = Result(
             query.request,
             reading.exit,
             reading.prediction,
-            reading.logits,
+            reading.logits[left],
             job.start_s - job.arrive_s,
             job.end_s - job.start_s,
             job.queue_length,
             self.tag,
             tuple(job.parts_s) if query.timed else (),
             reading.confidence,
+            reading.ruled_out,
         )
         return pack_result(result)

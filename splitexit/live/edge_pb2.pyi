@@ -79,7 +79,7 @@ class ExitCheck(_message.Message):
     def __init__(self, exit: _Optional[int] = ..., rule: _Optional[str] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class InferRequest(_message.Message):
-    __slots__ = ("protocol", "bundle", "request", "device", "split", "codec", "payload", "exits", "left_ms", "seed", "timed")
+    __slots__ = ("protocol", "bundle", "request", "device", "split", "codec", "payload", "exits", "left_ms", "seed", "timed", "ruled_out", "evidence")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,8 @@ class InferRequest(_message.Message):
     LEFT_MS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TIMED_FIELD_NUMBER: _ClassVar[int]
+    RULED_OUT_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     protocol: Version
     bundle: int
     request: int
@@ -102,10 +104,12 @@ class InferRequest(_message.Message):
     left_ms: float
     seed: int
     timed: bool
-    def __init__(self, protocol: _Optional[_Union[Version, _Mapping]] = ..., bundle: _Optional[int] = ..., request: _Optional[int] = ..., device: _Optional[int] = ..., split: _Optional[int] = ..., codec: _Optional[str] = ..., payload: _Optional[bytes] = ..., exits: _Optional[_Iterable[_Union[ExitCheck, _Mapping]]] = ..., left_ms: _Optional[float] = ..., seed: _Optional[int] = ..., timed: bool = ...) -> None: ...
+    ruled_out: bytes
+    evidence: bytes
+    def __init__(self, protocol: _Optional[_Union[Version, _Mapping]] = ..., bundle: _Optional[int] = ..., request: _Optional[int] = ..., device: _Optional[int] = ..., split: _Optional[int] = ..., codec: _Optional[str] = ..., payload: _Optional[bytes] = ..., exits: _Optional[_Iterable[_Union[ExitCheck, _Mapping]]] = ..., left_ms: _Optional[float] = ..., seed: _Optional[int] = ..., timed: bool = ..., ruled_out: _Optional[bytes] = ..., evidence: _Optional[bytes] = ...) -> None: ...
 
 class InferReply(_message.Message):
-    __slots__ = ("request", "exit", "prediction", "logits", "wait_s", "compute_s", "queue_length", "bundle", "parts_s", "confidence")
+    __slots__ = ("request", "exit", "prediction", "logits", "wait_s", "compute_s", "queue_length", "bundle", "parts_s", "confidence", "ruled_out")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     EXIT_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +120,7 @@ class InferReply(_message.Message):
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     PARTS_S_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    RULED_OUT_FIELD_NUMBER: _ClassVar[int]
     request: int
     exit: int
     prediction: int
@@ -126,4 +131,5 @@ class InferReply(_message.Message):
     bundle: int
     parts_s: _containers.RepeatedScalarFieldContainer[float]
     confidence: float
-    def __init__(self, request: _Optional[int] = ..., exit: _Optional[int] = ..., prediction: _Optional[int] = ..., logits: _Optional[bytes] = ..., wait_s: _Optional[float] = ..., compute_s: _Optional[float] = ..., queue_length: _Optional[int] = ..., bundle: _Optional[int] = ..., parts_s: _Optional[_Iterable[float]] = ..., confidence: _Optional[float] = ...) -> None: ...
+    ruled_out: bytes
+    def __init__(self, request: _Optional[int] = ..., exit: _Optional[int] = ..., prediction: _Optional[int] = ..., logits: _Optional[bytes] = ..., wait_s: _Optional[float] = ..., compute_s: _Optional[float] = ..., queue_length: _Optional[int] = ..., bundle: _Optional[int] = ..., parts_s: _Optional[_Iterable[float]] = ..., confidence: _Optional[float] = ..., ruled_out: _Optional[bytes] = ...) -> None: ...

@@ -23,6 +23,7 @@ from splitexit.copula import Dependence
 from splitexit.decision import ExitCheck
 from splitexit.errors import EdgeRefusedError, EdgeUnavailableError, UsageError
 from splitexit.experiment import HOST
+from splitexit.inference import adds_to_device
 from splitexit.live.address import Address
 from splitexit.live.client import EdgeClient
 from splitexit.live.model import Array, LiveModel
@@ -155,7 +156,8 @@ class _Caller:
         image = self._images[number % len(self._images)]
         payload = model.codecs[pair].encode(model.net.run_stages(image, 0, split) if split else image)
         checks = tuple(ExitCheck(exit_, "max_prob", NEVER) for exit_ in model.spec.exits_after(split))
-        return Query(number, 0, *pair, payload, checks, CALL_S, self._tag, timed=True)
+        evidence = (0.0,) * model.spec.num_classes if adds_to_device(checks, model.spec) else ()
+        return Query(number, 0, *pair, payload, checks, CALL_S, self._tag, timed=True, evidence=evidence)
 
     def distribution(self, kind: str, which: Any) -> Distribution:
         """Of one part, over all calls in which it ran."""

@@ -125,10 +125,10 @@ class Station:
         """Runs every part once or more, so that the first request takes no longer than others."""
         image, spec = next(iter(self.images.values())), self.experiment.spec
         for _ in range(rounds):
-            features, stage = image, 0
+            features, stage, said = image, 0, None
             for exit_, at in enumerate(spec.exit_stages):
                 features, stage = self.model.net.run_stages(features, stage, at), at
-                self.model.read(features, exit_)
+                said = self.model.read(features, exit_, said)
             for (split, _), codec in self.model.codecs.items():
                 codec.encode(self.model.net.run_stages(image, 0, split))
 

@@ -19,12 +19,15 @@ from google.protobuf.message import DecodeError
 from splitexit.decision import ExitCheck
 from splitexit.live import edge_pb2
 
-PROTOCOL = (1, 2)
+PROTOCOL = (1, 3)
 SERVICE: str = edge_pb2.DESCRIPTOR.services_by_name["Edge"].full_name
 DESCRIBE, INFER = f"/{SERVICE}/Describe", f"/{SERVICE}/Infer"
 
 FRAME_BYTES = 4096
-"""Room in an InferRequest for everything but the payload."""
+"""Room in an InferRequest for everything but the payload and what is said of every class."""
+
+CLASS_BYTES = 5
+"""Room for what is said of a class: a float32, and its bit in a mask."""
 
 
 class Status(Enum):
@@ -75,6 +78,7 @@ class Query:
 
     left_s  how much longer the device waits
     timed   whether the reply is to say what every part took
+    ruled_out, evidence   as in Reading, and the logits that the first of `exits` adds to (see Send.prior)
     """
 
     request: int
@@ -88,11 +92,15 @@ class Query:
     seed: int = 0
     protocol: tuple[int, int] = PROTOCOL
     timed: bool = False
+    ruled_out: int = 0
+    evidence: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The edge's answer: logits (num_classes,) float32 of the exit that answered, and what it took.
+    """The edge's answer: logits float32 of the exit that answered, and what it took.
+
+    The logits are of the classes that are not ruled out, in their order.
 
     `parts_s`, where asked for: seconds of decoding, then of every stage and head in the order they ran.
     `confidence` as in Reading; nan takes no byte.
@@ -108,6 +116,7 @@ class Result:
     bundle: int
     parts_s: tuple[float, ...] = ()
     confidence: float = math.nan
+    ruled_out: int = 0
 
 
 def bundle_tag(digests: Mapping[str, str]) -> int:
@@ -195,6 +204,8 @@ def pack_query(query: Query) -> bytes:
         left_ms=1e3 * query.left_s,
         seed=query.seed,
         timed=query.timed,
+        ruled_out=_pack_mask(query.ruled_out),
+        evidence=np.array(query.evidence, dtype="<f4").tobytes(),
     )
     packed: bytes = message.SerializeToString()
     return packed
@@ -203,8 +214,9 @@ def pack_query(query: Query) -> bytes:
 def parse_query(body: bytes) -> Query:
     """The content of an InferRequest; numbers that are none are refused."""
     m = _parse(edge_pb2.InferRequest, body)
-    if not math.isfinite(m.left_ms) or not all(math.isfinite(check.threshold) for check in m.exits):
-        raise Refused(Status.INVALID_ARGUMENT, "left_ms and thresholds must be finite numbers")
+    evidence = tuple(_floats("evidence", m.evidence).tolist())
+    if not all(map(math.isfinite, [m.left_ms, *evidence, *(check.threshold for check in m.exits)])):
+        raise Refused(Status.INVALID_ARGUMENT, "left_ms, thresholds and evidence must be finite numbers")
     return Query(
         request=m.request,
         device=m.device,
@@ -217,7 +229,19 @@ def parse_query(body: bytes) -> Query:
         seed=m.seed,
         protocol=(m.protocol.major, m.protocol.minor),
         timed=m.timed,
+        ruled_out=int.from_bytes(m.ruled_out, "little"),
+        evidence=evidence,
     )
+
+
+def _floats(name: str, content: bytes) -> np.ndarray[Any, Any]:
+    if len(content) % 4:
+        raise Refused(Status.INVALID_ARGUMENT, f"{len(content)} bytes of {name} are not a number of float32")
+    return np.frombuffer(content, dtype="<f4").astype(np.float32, copy=False)
+
+
+def _pack_mask(ruled_out: int) -> bytes:
+    return ruled_out.to_bytes((ruled_out.bit_length() + 7) // 8, "little")
 
 
 def pack_result(result: Result) -> bytes:
@@ -233,6 +257,7 @@ def pack_result(result: Result) -> bytes:
         bundle=result.bundle,
         parts_s=result.parts_s,
         confidence=None if math.isnan(result.confidence) else result.confidence,
+        ruled_out=_pack_mask(result.ruled_out),
     )
     packed: bytes = message.SerializeToString()
     return packed
@@ -241,9 +266,7 @@ def pack_result(result: Result) -> bytes:
 def parse_result(body: bytes) -> Result:
     """The content of an InferReply; refuses logits that are no finite float32, odd seconds and odd confidences."""
     m = _parse(edge_pb2.InferReply, body)
-    if len(m.logits) % 4:
-        raise Refused(Status.INVALID_ARGUMENT, f"{len(m.logits)} bytes of logits are not a number of float32")
-    logits = np.frombuffer(m.logits, dtype="<f4").astype(np.float32, copy=False)
+    logits = _floats("logits", m.logits)
     if not np.isfinite(logits).all():
         raise Refused(Status.INVALID_ARGUMENT, "logits must be finite numbers")
     parts_s = tuple(m.parts_s)
@@ -263,4 +286,5 @@ def parse_result(body: bytes) -> Result:
         m.bundle,
         parts_s,
         confidence,
+        int.from_bytes(m.ruled_out, "little"),
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
 
 from splitexit.batching import Batch
 from splitexit.calibration import Times
@@ -16,6 +19,15 @@ from splitexit.live.wire import Query, Refused, Status
 
 Wanted = Callable[[], bool]
 """Whether anybody still waits for the answer."""
+
+
+def prior_of(query: Query) -> Reading | None:
+    """What a request tells of its device's last reading."""
+    if not query.ruled_out and not query.evidence:
+        return None
+    evidence = np.array(query.evidence, np.float32) if query.evidence else None
+    exit_ = query.exits[0].exit - 1 if query.evidence else 0
+    return Reading(exit_, 0, math.nan, math.nan, math.nan, evidence, ruled_out=query.ruled_out)
 
 
 class EdgeJob:
@@ -31,6 +43,7 @@ class EdgeJob:
     features         as far as they have come
     start_s, end_s   when work on it began, together with others or alone, and when it was over
     parts_s          what every part of that took
+    prior, readings  what the device's last exit said (see Send.prior), and what exits here have said
     queue_length     others that waited or were worked on when it was over
     reading, error   what came of it
     worker           what computes it, once that has begun
@@ -49,11 +62,17 @@ class EdgeJob:
         self.query, self.split = query, query.split
         self.arrive_s, self.give_up_s, self.active, self.times = arrive_s, give_up_s, active, times
         self.parts_s: list[float] = []
+        self.prior, self.readings = prior_of(query), list[Reading]()
         self.queue_length = 0
         self.error: Exception | None = None
         self.worker: TorchWorker | None = None
         self.over = False
         self.turn = threading.Event()
+
+    @property
+    def before(self) -> Reading | None:
+        """The last reading so far, of the device or here."""
+        return self.readings[-1] if self.readings else self.prior
 
     def drawn(self, part: Callable[[Times], float]) -> float:
         """What a part is to take."""
@@ -90,7 +109,7 @@ class TorchWorker:
     def steps(self, job: EdgeJob) -> Course:
         """What follows its split, up to the final exit."""
         spec = self._model.spec
-        return infer_behind(spec, job.split, job.query.exits, [], spec.num_stages)
+        return infer_behind(spec, job.split, job.query.exits, job.readings, spec.num_stages, job.prior)
 
     def wants(self, job: EdgeJob) -> bool:
         """Whether its device still waits, its call stands and its payload is one."""
@@ -115,7 +134,7 @@ class TorchWorker:
 
     def read_exit(self, jobs: Sequence[EdgeJob], exit_: int) -> Sequence[Reading]:
         """One pass for all."""
-        readings = self._model.read_together([job.features for job in jobs], exit_)
+        readings = self._model.read_together([job.features for job in jobs], exit_, [job.before for job in jobs])
         self._did(jobs, lambda times: times.exits[exit_])
         return readings
 

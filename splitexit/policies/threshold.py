@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from splitexit.confidence import NO_LOGITS
+from splitexit.confidence import NARROWING, NEED_LOGITS, NO_LOGITS
 from splitexit.decision import ExitCheck, Observation, Plan, Setting
 from splitexit.errors import InputError
 from splitexit.policies import Policy
@@ -22,7 +22,10 @@ class Threshold(Policy):
         rule: when to leave. With at least the threshold: `max_prob`, `margin`, `confidence` (learned by the head;
             EENets leave at 0.5), `max_logit` (needs logits in the recording). With at most the threshold, in nats:
             `entropy`. After so many exits that agreed with the one before them: `patience` (PABEE, NeurIPS 2020);
-            the device and the edge each count their own.
+            the device and the edge each count their own. When one class is left: `exclusion` (arXiv 2309.13443; needs
+            logits in the recording), where an exit excludes the classes whose probability is at most the threshold
+            times its largest one, and the next chooses among the rest or its own best; with `exclusion_strict` what is
+            excluded stays so.
         threshold: one number for every exit.
         thresholds: one for each of `exits` instead; `splitexit tune` fits them.
         exits: which exits to read on the device; default: all but the final one that lie before the split.
@@ -36,7 +39,9 @@ class Threshold(Policy):
     def __init__(
         self,
         *,
-        rule: Literal["max_prob", "entropy", "margin", "confidence", "patience", "max_logit"] = "max_prob",
+        rule: Literal[
+            "max_prob", "entropy", "margin", "confidence", "patience", "max_logit", "exclusion", "exclusion_strict"
+        ] = "max_prob",
         threshold: float = 0.8,  # SPINN's grid (MobiCom 2020) spans 0.4..1.0; tune on the calibration split
         thresholds: Sequence[float] | None = None,
         exits: Sequence[int] | None = None,
@@ -88,8 +93,10 @@ def _require(check: ExitCheck, setting: Setting) -> None:
     if check.rule == "confidence" and said.confidence is None:
         head = setting.spec.exits[check.exit].head.get("name")
         raise InputError(f"rule confidence: exit {check.exit} learned none; its head is {head!r}")
-    if check.rule == "max_logit" and said.logits is None:
-        raise InputError(f"rule max_logit: {NO_LOGITS}")
+    if check.rule in NEED_LOGITS and said.logits is None:
+        raise InputError(f"rule {check.rule}: {NO_LOGITS}")
+    if check.rule in NARROWING and not 0.0 <= check.threshold <= 1.0:
+        raise InputError(f"rule {check.rule}: threshold {check.threshold:g}; expected a share from 0 to 1")
     if check.rule == "patience" and not (check.threshold >= 1 and float(check.threshold).is_integer()):
         raise InputError(
             f"rule patience: threshold {check.threshold:g}; expected a whole number of exits, at least 1, that must "

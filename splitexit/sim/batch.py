@@ -105,7 +105,8 @@ class _Worker:
         self.ends_s: dict[Job, float] = {}
 
     def steps(self, job: Job) -> Course:
-        return infer_behind(self._tier.spec, job.split, job.send.edge_exits, job.readings, self._tier.until)
+        send, tier = job.send, self._tier
+        return infer_behind(tier.spec, job.split, send.edge_exits, job.readings, tier.until, send.prior)
 
     def wants(self, job: Job) -> bool:
         return job.give_up_s > self._now_s

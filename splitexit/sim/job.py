@@ -94,7 +94,8 @@ class Job(Event):
         now_s = start_s
         if self.split < tier.until:
             now_s += self.times.decode_s((self.split, self.codec))
-        now_s = self._follow(tier, now_s) if self.send.edge_exits else self._run_through(tier, now_s)
+        depends = self.send.edge_exits or self.send.prior is not None
+        now_s = self._follow(tier, now_s) if depends else self._run_through(tier, now_s)
         if self.reading is None and now_s < self.give_up_s:
             now_s += self.recoding_s(tier)
         self.compute_s += now_s - start_s
@@ -102,7 +103,7 @@ class Job(Event):
 
     def _follow(self, tier: Share, now_s: float) -> float:
         """Asks step by step what comes next, for that depends on what exits say."""
-        steps = infer_behind(tier.spec, self.split, self.send.edge_exits, self.readings, tier.until)
+        steps = infer_behind(tier.spec, self.split, self.send.edge_exits, self.readings, tier.until, self.send.prior)
         said: tuple[Reading, float] | None = None
         try:
             while now_s < self.give_up_s:

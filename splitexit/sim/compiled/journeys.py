@@ -93,7 +93,7 @@ class _Drive:
         return Payload(self._part.payload_sizes(step.split, step.codec)[self._position], 0.0, 0.0, -LONG_S)
 
     def _reply(self, send: Send) -> Reply:
-        steps, value = infer_on_edge(self._spec, send.split, send.edge_exits), None
+        steps, value = infer_on_edge(self._spec, send.split, send.edge_exits, send.prior), None
         try:
             while True:
                 value = self._on_edge(send, steps.send(value))
