@@ -1,11 +1,15 @@
 """Specs, placement, and the network as a whole."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from math import inf, nan
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 import torch
+from annotated_types import Ge, Gt, Le, MinLen
 
 from splitexit.bundle import Bundle
 from splitexit.errors import ArtifactError, UnknownNameError, UsageError
@@ -13,7 +17,7 @@ from splitexit.models import multi_exit
 from splitexit.models.backbones import BACKBONES
 from splitexit.models.multi_exit import NetConfig, build, save, start_from
 from splitexit.models.placement import SDN_SHARES, place
-from splitexit.models.spec import create, parse_spec
+from splitexit.models.spec import create, judge, parse_spec
 
 RGB = {"mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
 
@@ -48,6 +52,42 @@ def test_specs(text, spec):
 def test_wrong_specs_say_what_to_try(text, error, words):
     with pytest.raises(error, match=words):
         create(BACKBONES, parse_spec(text))
+
+
+class Outside:
+    """Of a package that imports its types for type checkers alone."""
+
+    def __init__(self, *, width: "Unheard"):  # noqa: F821
+        self.width = width
+
+
+def test_a_member_whose_annotations_cannot_be_read_takes_what_it_gets():
+    assert create(BACKBONES, {"name": f"{__name__}:Outside", "width": "any"}).width == "any"
+
+
+@pytest.mark.parametrize(
+    ("hint", "fitting", "others", "words"),
+    [
+        (int, (0, -3), (0.5, True, "1", None), "a whole number"),
+        (Annotated[int, Ge(2), Le(4)], (2, 4), (1, 5, 2.0), "a whole number from 2 to 4"),
+        (Annotated[float, Gt(0), Le(1)], (1, 0.1), (0, 1.5, nan, "much"), "a number above 0 to 1"),
+        (float, (-1, 2.5), (inf, nan, False), "a number"),
+        (bool, (True, False), (0, 1, "true"), "true or false"),
+        (Literal[1, 2], (1, 2), (True, 1.0, "1", 3), "1 or 2"),
+        (Annotated[int, Ge(1)] | None, (None, 1), (0, "None"), "a whole number from 1"),
+        (
+            Literal["cost"] | Annotated[Sequence[float], MinLen(2)],
+            ("cost", [1, 0.5], (1, 2)),
+            ("costs", [1], [1, "2"], 3),
+            "cost or a list of 2 or more such as 1/2/4, each a number",
+        ),
+        ("unknown", (1, "2", None), (), ""),
+        (dict, ({}, 1), (), ""),
+    ],
+)
+def test_values_are_held_against_annotations(hint, fitting, others, words):
+    assert [judge(hint, value) for value in fitting] == [(True, words)] * len(fitting)
+    assert [judge(hint, value) for value in others] == [(False, words)] * len(others)
 
 
 def test_an_exit_follows_the_first_block_that_reaches_its_share():

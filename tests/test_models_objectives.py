@@ -306,8 +306,8 @@ def test_eenet_may_begin_with_the_plain_sum():
     torch.testing.assert_close(loss.loss(logits, LABELS, Progress(COSTS, 0.29)), plain)
     after = Progress(COSTS, 0.3)
     torch.testing.assert_close(loss.loss(logits, LABELS, after), EENetLoss().loss(logits, LABELS, after))
-    with pytest.raises(UsageError, match="warm_up is a share of the training"):
-        EENetLoss(warm_up=1.5)
+    with pytest.raises(UsageError, match="warm_up must be a number from 0 to 1, found 1.5"):
+        create(OBJECTIVES, parse_spec("eenet:warm_up=1.5"))
 
 
 def test_a_first_exit_that_always_stops_is_all_there_is():

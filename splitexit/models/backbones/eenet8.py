@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from splitexit.errors import UsageError
 from splitexit.models.backbones import Backbone
+from splitexit.models.spec import Count
 
 
 class EENet8(Backbone):
@@ -23,9 +23,7 @@ class EENet8(Backbone):
 
     first_exit = 2
 
-    def __init__(self, *, width: int = 4) -> None:
-        if not isinstance(width, int) or width < 1:
-            raise UsageError(f"backbone 'eenet8': width must be a whole number from 1, found {width!r}")
+    def __init__(self, *, width: Count = 4) -> None:
         self.width = width
 
     def blocks(self, in_channels: int) -> list[nn.Module]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from splitexit.errors import UsageError
 from splitexit.models.backbones import Backbone
 
 GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -29,11 +29,9 @@ class MobileNetV2(Backbone):
 
     first_exit = 2
 
-    def __init__(self, *, width: float = 1.0, stem: Literal["small", "imagenet"] = "small") -> None:
-        if not isinstance(width, int | float) or not 0.1 <= width <= 4:
-            raise UsageError(f"backbone 'mobilenetv2': width must be a number from 0.1 to 4, found {width!r}")
-        if stem not in ("small", "imagenet"):
-            raise UsageError(f"backbone 'mobilenetv2': stem is small or imagenet, found {stem!r}")
+    def __init__(
+        self, *, width: Annotated[float, Ge(0.1), Le(4)] = 1.0, stem: Literal["small", "imagenet"] = "small"
+    ) -> None:
         self.width, self.stem = width, stem
 
     def blocks(self, in_channels: int) -> list[nn.Module]:

@@ -6,16 +6,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt, Le, MinLen
 from torch import Tensor, nn
 
 from splitexit.errors import UsageError
 from splitexit.models.backbones import Backbone
 from splitexit.models.backbones.resnet import conv_relu
 from splitexit.models.backbones.resnet18 import imagenet_stem
+from splitexit.models.spec import Count
+
+Scaled = Annotated[Sequence[Count], MinLen(2)]
+"""One number for every scale, finest first."""
 
 
 class MSDNet(Backbone):
@@ -46,14 +51,14 @@ class MSDNet(Backbone):
     def __init__(
         self,
         *,
-        depth: int = 7,
-        base: int = 4,
-        step: int = 2,
-        channels: int = 16,
-        growth: int = 6,
-        factors: Sequence[int] = (1, 2, 4),
-        bottleneck: Sequence[int] = (1, 2, 4),
-        reduction: float = 0.5,
+        depth: Count = 7,
+        base: Count = 4,
+        step: Count = 2,
+        channels: Count = 16,
+        growth: Count = 6,
+        factors: Scaled = (1, 2, 4),
+        bottleneck: Scaled = (1, 2, 4),
+        reduction: Annotated[float, Gt(0), Le(1)] = 0.5,
         stem: Literal["small", "imagenet"] = "small",
     ) -> None:
         self.depth, self.base, self.step, self.channels, self.growth = depth, base, step, channels, growth
@@ -61,19 +66,13 @@ class MSDNet(Backbone):
         self._check()
 
     def _check(self) -> None:
-        for name in ("depth", "base", "step", "channels", "growth"):
-            value = getattr(self, name)
-            _require(_is_count(value), name, "a whole number from 1", value)
-        for name in ("factors", "bottleneck"):
-            value = getattr(self, name)
-            fits = isinstance(value, list | tuple) and len(value) > 1 and all(map(_is_count, value))
-            _require(fits, name, "two or more whole numbers from 1, such as 1/2/4", value)
-        _require(len(self.factors) == len(self.bottleneck), "bottleneck", "as long as factors", self.bottleneck)
-        halves = all(self.growth * factor % 2 == 0 for factor in self.factors[1:])
-        _require(halves, "growth", "even, times the factor of every scale but the finest", self.growth)
-        share = isinstance(self.reduction, int | float) and 0 < self.reduction <= 1
-        _require(share, "reduction", "above 0 and at most 1", self.reduction)
-        _require(self.stem in ("small", "imagenet"), "stem", "small or imagenet", self.stem)
+        if len(self.factors) != len(self.bottleneck):
+            raise UsageError(f"backbone 'msdnet': bottleneck must be as long as factors, found {self.bottleneck!r}")
+        if any(self.growth * factor % 2 for factor in self.factors[1:]):
+            raise UsageError(
+                "backbone 'msdnet': growth must be even, times the factor of every scale but the finest, "
+                f"found {self.growth!r}"
+            )
 
     def blocks(self, in_channels: int) -> list[nn.Module]:
         """`depth` modules, B×in_channels×H×W -> packed -> … -> packed; where one scale is left, that is its map."""
@@ -250,12 +249,3 @@ def _narrowed(channels: int, out: int, factor: int, stride: int = 1) -> nn.Seque
     """conv-BN-ReLU of 3×3 behind one of 1×1, which leaves `factor` times as many channels as come out at most."""
     inner = min(channels, factor * out)
     return nn.Sequential(*conv_relu(channels, inner, kernel=1), *conv_relu(inner, out, stride=stride))
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _require(fits: bool, name: str, wanted: str, value: object) -> None:
-    if not fits:
-        raise UsageError(f"backbone 'msdnet': {name} must be {wanted}, found {value!r}")

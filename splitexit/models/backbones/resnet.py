@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from splitexit.errors import UsageError
 from splitexit.models.backbones import Backbone
+from splitexit.models.spec import Count
 
 
 class ResNet(Backbone):
@@ -19,11 +20,9 @@ class ResNet(Backbone):
     The shortcut that changes shape is a 1×1 convolution with batch normalisation (the paper's option B).
     """
 
-    def __init__(self, *, depth: int = 32, width: int = 16) -> None:
-        if not isinstance(depth, int) or depth < 8 or depth % 6 != 2:
+    def __init__(self, *, depth: int = 32, width: Count = 16) -> None:
+        if depth < 8 or depth % 6 != 2:
             raise UsageError(f"backbone 'resnet': depth must be 6n+2 (20, 32, 44, 56, 110), found {depth!r}")
-        if not isinstance(width, int) or width < 1:
-            raise UsageError(f"backbone 'resnet': width must be a whole number from 1, found {width!r}")
         self.depth, self.width = depth, width
 
     def blocks(self, in_channels: int) -> list[nn.Module]:

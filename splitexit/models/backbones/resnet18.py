@@ -6,9 +6,9 @@ from typing import Literal
 
 from torch import nn
 
-from splitexit.errors import UsageError
 from splitexit.models.backbones import Backbone
 from splitexit.models.backbones.resnet import conv_relu, residual_groups
+from splitexit.models.spec import Count
 
 
 class ResNet18(Backbone):
@@ -26,11 +26,7 @@ class ResNet18(Backbone):
 
     first_exit = 2
 
-    def __init__(self, *, width: int = 64, stem: Literal["small", "imagenet"] = "small") -> None:
-        if not isinstance(width, int) or width < 1:
-            raise UsageError(f"backbone 'resnet18': width must be a whole number from 1, found {width!r}")
-        if stem not in ("small", "imagenet"):
-            raise UsageError(f"backbone 'resnet18': stem is small or imagenet, found {stem!r}")
+    def __init__(self, *, width: Count = 64, stem: Literal["small", "imagenet"] = "small") -> None:
         self.width, self.stem = width, stem
 
     def blocks(self, in_channels: int) -> list[nn.Module]:

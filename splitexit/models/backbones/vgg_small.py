@@ -6,10 +6,11 @@ The network on which class exclusion was shown (Wang, Li and Zhang, AICAS 2024, 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Annotated
 
+from annotated_types import Ge, Le
 from torch import nn
 
-from splitexit.errors import UsageError
 from splitexit.models.backbones import Backbone
 from splitexit.models.backbones.resnet import conv_relu
 
@@ -33,9 +34,7 @@ class VGGSmall(Backbone):
     32×32 are averaged to a map of 4×4 in front of them, as torchvision's VGG does; no dropout.
     """
 
-    def __init__(self, *, width: float = 1.0) -> None:
-        if not isinstance(width, int | float) or not 1 / 128 <= width <= 16:
-            raise UsageError(f"backbone 'vgg-small': width must be a number from 1/128 to 16, found {width!r}")
+    def __init__(self, *, width: Annotated[float, Ge(1 / 128), Le(16)] = 1.0) -> None:
         self.width = width
 
     def blocks(self, in_channels: int) -> list[nn.Module]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from annotated_types import Gt, MinLen
 from torch import Tensor, nn
 
 from splitexit.errors import UsageError
 from splitexit.models.objectives import Objective, Progress
-from splitexit.models.objectives._checks import check_number, check_whole
 from splitexit.models.objectives._distillation import exit_losses
+from splitexit.models.spec import Count, Factor
 
 if TYPE_CHECKING:
     from splitexit.models.multi_exit import MultiExitNet
@@ -34,7 +35,7 @@ class BlockDependent(Objective):
             are exits is joint training. None is 3, which the authors take for 7 exits on CIFAR-100 (2 for 5 on
             ImageNet), or what `groups` say.
         groups: numbers of blocks that add up to all of them; L_j reaches its own group from its start up to block j
-            ("grouping without overlap"). In place of `reach`.
+            ("grouping without overlap"). In place of `reach`; both raise UsageError.
         final: the last exit's loss reaches all blocks.
         distill, temperature: L_j = CE_j + distill · KL(p_final ‖ p_j); see `_distillation.exit_losses`.
     """
@@ -44,20 +45,14 @@ class BlockDependent(Objective):
     def __init__(
         self,
         *,
-        reach: int | None = None,
-        groups: Sequence[int] | None = None,
+        reach: Count | None = None,
+        groups: Annotated[Sequence[Count], MinLen(1)] | None = None,
         final: bool = False,
-        distill: float = 0.0,
-        temperature: float = 2.0,
+        distill: Factor = 0.0,
+        temperature: Annotated[float, Gt(0)] = 2.0,
     ) -> None:
-        if reach is not None:
-            check_whole("block-dependent", "reach", reach)
-        if groups is not None:
-            _check_groups(groups, reach)
-        if not isinstance(final, bool):
-            raise UsageError(f"objective 'block-dependent': final must be true or false, found {final!r}")
-        check_number("block-dependent", "distill", distill)
-        check_number("block-dependent", "temperature", temperature, above=0)
+        if groups is not None and reach is not None:
+            raise UsageError("objective 'block-dependent': give reach or groups, not both")
         self.reach, self.groups, self.final = reach, groups, final
         self.distill, self.temperature = distill, temperature
 
@@ -89,15 +84,6 @@ class BlockDependent(Objective):
 
     def _losses(self, outputs: Sequence[Tensor], labels: Tensor) -> list[Tensor]:
         return exit_losses(outputs, labels, self.distill, self.temperature)
-
-
-def _check_groups(groups: object, reach: int | None) -> None:
-    if reach is not None:
-        raise UsageError("objective 'block-dependent': give reach or groups, not both")
-    if isinstance(groups, str) or not isinstance(groups, Sequence) or not groups:
-        raise UsageError(f"objective 'block-dependent': groups must be numbers of blocks such as 3/4, found {groups!r}")
-    for size in groups:
-        check_whole("block-dependent", "a group's size", size)
 
 
 def _grouped(groups: Sequence[int], exits: int) -> Iterator[range]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from splitexit.errors import UsageError
 from splitexit.models.objectives import Objective, Progress, at_least_single, class_logits
-from splitexit.models.objectives._checks import check_number
+from splitexit.models.spec import Factor
 
 
 class EENetLoss(Objective):
@@ -37,13 +38,13 @@ class EENetLoss(Objective):
     c_n is `Progress.costs`: everything up to exit n and its own head, but no head before it, as in the authors' code.
     """
 
-    def __init__(self, *, version: Literal[1, 2] = 2, cost_weight: float = 1.0, warm_up: float = 0.0) -> None:
-        if isinstance(version, bool) or version not in (1, 2):
-            raise UsageError(f"objective 'eenet': version must be 1 or 2, found {version!r}")
-        check_number("eenet", "cost_weight", cost_weight)
-        check_number("eenet", "warm_up", warm_up)
-        if warm_up > 1:
-            raise UsageError(f"objective 'eenet': warm_up is a share of the training, at most 1, found {warm_up!r}")
+    def __init__(
+        self,
+        *,
+        version: Literal[1, 2] = 2,
+        cost_weight: Factor = 1.0,
+        warm_up: Annotated[float, Ge(0), Le(1)] = 0.0,
+    ) -> None:
         self.version, self.cost_weight, self.warm_up = version, cost_weight, warm_up
 
     def loss(self, outputs: Sequence[Tensor], labels: Tensor, progress: Progress) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch.nn.functional as F
+from annotated_types import Gt
 from torch import Tensor
 
 from splitexit.models.objectives import Objective, Progress, class_logits
-from splitexit.models.objectives._checks import check_number
 
 
 class ClassExclusion(Objective):
@@ -22,9 +23,7 @@ class ClassExclusion(Objective):
             give 36 for 10 classes and 396 for 100; the formula between them is inferred.
     """
 
-    def __init__(self, *, pos_weight: float | None = None) -> None:
-        if pos_weight is not None:
-            check_number("exclusion", "pos_weight", pos_weight, above=0)
+    def __init__(self, *, pos_weight: Annotated[float, Gt(0)] | None = None) -> None:
         self.pos_weight = pos_weight
 
     def loss(self, outputs: Sequence[Tensor], labels: Tensor, progress: Progress) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
+from annotated_types import Gt, MinLen
 from torch import Tensor
 
 from splitexit.errors import UsageError
 from splitexit.models.objectives import Objective, Progress
-from splitexit.models.objectives._checks import check_number
 from splitexit.models.objectives._distillation import exit_losses
+from splitexit.models.spec import Factor
 
 Weights = Literal["uniform", "cost", "sdn", "linear"]
 
@@ -32,13 +33,12 @@ class Joint(Objective):
     """
 
     def __init__(
-        self, *, weights: Weights | Sequence[float] = "cost", distill: float = 0.0, temperature: float = 2.0
+        self,
+        *,
+        weights: Weights | Annotated[Sequence[float], MinLen(1)] = "cost",
+        distill: Factor = 0.0,
+        temperature: Annotated[float, Gt(0)] = 2.0,
     ) -> None:
-        if not _are_weights(weights):
-            names = ", ".join(get_args(Weights))
-            raise UsageError(f"objective 'joint': weights are {names} or numbers such as 0.3/0.6/1, found {weights!r}")
-        check_number("joint", "distill", distill)
-        check_number("joint", "temperature", temperature, above=0)
         self.weights, self.distill, self.temperature = weights, distill, temperature
 
     def loss(self, outputs: Sequence[Tensor], labels: Tensor, progress: Progress) -> Tensor:
@@ -63,9 +63,3 @@ class Joint(Objective):
         if len(weights) != len(costs):
             raise UsageError(f"objective 'joint': {len(weights)} weights for {len(costs)} exits, final included")
         return weights
-
-
-def _are_weights(weights: object) -> bool:
-    if isinstance(weights, str):
-        return weights in get_args(Weights)
-    return isinstance(weights, Sequence) and all(isinstance(w, int | float) for w in weights)
