@@ -10,9 +10,10 @@ import pytest
 
 from splitexit.bench import plan as plans
 from splitexit.bench.methods import Bench, Source, parse_source
-from splitexit.bench.score import COMPARED, HELD, difference
+from splitexit.bench.score import COMPARED, HELD, SPREAD, TOLERANCES, difference
 from splitexit.bench.show import HEADS, cells, draw, grouped
 from splitexit.cli import run
+from splitexit.cli.bench import with_seeds
 from splitexit.errors import InputError, UsageError
 from splitexit.models.fit import Watcher
 from splitexit.models.multi_exit import NetConfig, build
@@ -21,11 +22,12 @@ from tests.models_tiny import stripes
 RECIPES = """
 about: a test
 train: {backbone: "resnet:depth=8,width=4", epochs: 2, batch: 16, lr: 0.05, augment: none, precision: fp32}
-data: {stripes: {}, small: {limit: 120}}
+data: {stripes: {}, small: {limit: 120, epochs: 5, lr: 0.2}}
 networks:
   plain: {exits: none}
   joint: {twin: plain, exits: "40,70", objective: "joint:weights=uniform", only: [stripes]}
   heads: {twin: plain, init: plain, freeze: true, exits: "40", epochs: 1, rule: entropy}
+  exclusion: {twin: plain, exits: "40,70", head: exclusion, objective: exclusion, rule: exclusion, only: [stripes]}
 """
 
 
@@ -37,7 +39,7 @@ def written(folder: Path, text: str = RECIPES) -> Path:
 
 def test_what_a_network_needs_comes_before_it(tmp_path: Path) -> None:
     plan = plans.read_plan(written(tmp_path, RECIPES.replace("plain: {exits", "zzz: {exits").replace("plain", "zzz")))
-    assert [network.name for network in plan.on("stripes")] == ["zzz", "joint", "heads"]
+    assert [network.name for network in plan.on("stripes")] == ["zzz", "joint", "heads", "exclusion"]
     assert [network.name for network in plan.on("small")] == ["zzz", "heads"]
 
 
@@ -48,6 +50,27 @@ def test_a_method_takes_what_its_twin_says(tmp_path: Path) -> None:
     assert joint.backbone == {"name": "resnet", "depth": 8, "width": 4}
     assert plan.recipe(plan.networks["plain"], "small", 0, None).limit == 120
     assert plan.epochs(plan.networks["heads"], "stripes") == 3
+
+
+def test_own_keys_count_before_those_of_the_data_and_those_before_the_common_ones(tmp_path: Path) -> None:
+    text = RECIPES.replace("plain: {exits: none}", "plain: {exits: none, lr: 0.01}")
+    plan = plans.read_plan(written(tmp_path, text.replace(", only: [stripes]}", ", weight_decay: 0.1}")))
+    plain, joint, heads = (
+        plan.recipe(plan.networks[name], "small", 0, None if name != "heads" else "plain")
+        for name in ("plain", "joint", "heads")
+    )
+    assert (plain.epochs, plain.lr, plain.batch, plain.weight_decay) == (5, 0.01, 16, 5e-4)
+    assert (joint.epochs, joint.lr, joint.weight_decay) == (5, 0.01, 0.1), "a twin's keys count as the method's own"
+    assert heads.epochs == 1
+    assert plan.epochs(plan.networks["heads"], "small") == 6
+
+
+def test_a_data_set_may_have_its_own_seeds(tmp_path: Path) -> None:
+    path = written(tmp_path, RECIPES.replace("{limit: 120", "{seeds: [4, 5], limit: 120"))
+    plan = plans.read_plan(path)
+    assert (plan.seeds_on("stripes"), plan.seeds_on("small")) == ((0,), (4, 5))
+    assert with_seeds(plan, None).seeds_on("small") == (4, 5)
+    assert with_seeds(plan, "1-2").seeds_on("small") == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +90,11 @@ def test_a_method_takes_what_its_twin_says(tmp_path: Path) -> None:
         (("epochs: 1", "epochs: 0"), "networks.heads: epochs: expected a number from 1, found 0"),
         (("epochs: 1", "epoch: 1"), "networks.heads.epoch: unknown key 'epoch'; did you mean 'epochs'"),
         (("{exits: none}", '{exits: "10"}'), "networks.joint.twin: plain leaves early itself"),
-        (("{limit: 120}", "120"), "data.small: expected keys with values, found 120"),
+        (("{limit: 120, epochs: 5, lr: 0.2}", "120"), "data.small: expected keys with values, found 120"),
+        (
+            ("{limit: 120,", "{seeds: [0, x],"),
+            "data.small.seeds: expected a list of whole numbers from 0, found [0, 'x']",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_recipe(tmp_path: Path, change: tuple[str, str], said: str) -> None:
@@ -121,8 +148,8 @@ def bench(folder: Path, said: list[str]) -> Bench:
 def test_every_method_is_trained_and_compared_and_kept(tmp_path: Path) -> None:
     said: list[str] = []
     results = list(bench(tmp_path, said).run())
-    assert [found["network"] for found in results] == ["joint", "heads"]
-    joint, heads = results
+    assert [found["network"] for found in results] == ["joint", "heads", "exclusion"]
+    joint, heads, exclusion = results
     assert (joint["epochs"], joint["twin_epochs"], heads["epochs"]) == (2, 2, 3)
     assert heads["final_accuracy"] == heads["twin_accuracy"]  # its backbone is the twin's
     assert heads["final_difference"] == {"points": 0.0, "low": 0.0, "high": 0.0}
@@ -132,12 +159,39 @@ def test_every_method_is_trained_and_compared_and_kept(tmp_path: Path) -> None:
         assert sum(found["exit_rates"]) == pytest.approx(1.0)
         assert 0.0 < found["cost"] <= 1.5
         assert set(found["rules"]) == set(COMPARED)
-        assert len(found["ece_tempered"]) == len(found["ece"]) == len(found["exits"])
+        assert len(found["ece_tempered"]) == len(found["ece"]) == len(found["exits"]) == len(found["ece_leaving"])
+        assert [error is None for error in found["ece_leaving"]] == [rate == 0 for rate in found["exit_rates"]]
+        assert len(found["thresholds"]) == len(found["exits"]) - 1
+    first_half = [found["exits"][0]["accuracy"] for found in results]
+    assert heads["mean_first_half"] == first_half[1]
+    assert joint["mean_first_half"] == pytest.approx((first_half[0] + joint["exits"][1]["accuracy"]) / 2)
+    assert joint["rules"]["max_prob"]["difference"]["points"] == pytest.approx(
+        joint["rules"]["max_prob"]["accuracy"] - joint["accuracy"]
+    )
+    assert [found["spread"]["rule"] for found in results] == ["max_prob", "entropy", "max_prob"]
+    assert joint["spread"]["common"]["accuracy"] == pytest.approx(joint["accuracy"])
+    assert joint["spread"]["common"]["balance"] == pytest.approx(joint["balance"])
+    assert set(joint["spread"]) == {"rule", *SPREAD}
+    assert [found["exclusion"] is None for found in results] == [True, True, False]
+    assert [len(of_exits) for of_exits in exclusion["exclusion"].values()] == [2, 2]
+    first, *others = exclusion["curve"]
+    assert first["accuracy"] == exclusion["final_accuracy"]
+    assert all(other["cost"] <= first["cost"] for other in others)
+    assert len(exclusion["curve"]) == 1 + len(TOLERANCES)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.*")}
     assert list(bench(tmp_path, said).run()) == results
     assert {path: path.stat().st_mtime_ns for path in files} == files
-    assert [len(seeds) for seeds in grouped(results)] == [1, 1]
+    assert [len(seeds) for seeds in grouped(results)] == [1, 1, 1]
     assert len(cells([joint])) == len(HEADS)
+    score = tmp_path / "run" / "stripes" / "joint-0" / "score.json"
+    made = json.loads(score.read_text())
+    for old in ({key: value for key, value in made.items() if key != "format"}, made | {"rule": "margin", "cost": 7}):
+        score.write_text(json.dumps(old))
+        assert next(iter(bench(tmp_path, said).run())) == joint
+        assert json.loads(score.read_text()) == joint
+    assert {path: path.stat().st_mtime_ns for path in files if path != score} == {
+        path: time for path, time in files.items() if path != score
+    }
     (picture,) = draw(results, tmp_path)
     assert picture.stat().st_size > 5_000
 
@@ -146,7 +200,8 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     options = ["--recipes", str(written(tmp_path)), "--data", f"stripes={stripes()},{stripes('test')}"]
     assert run(["bench", "methods", *options, "--out", str(tmp_path / "run"), "--json"]) == 0
     document = json.loads(capfd.readouterr().out)
-    assert [found["network"] for found in document["methods"]] == ["joint", "heads"]
+    assert [found["network"] for found in document["methods"]] == ["joint", "heads", "exclusion"]
+    assert document["seeds"] == {"stripes": [0]}
     assert run(["bench", "methods", *options, "--out", str(tmp_path / "run")]) == 0
     *table, last = capfd.readouterr().out.splitlines()
     assert last == str(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Thresholds: found on one split alone, with the shares and costs that were asked for; temperatures; the command."""
+"""Thresholds: found on one split alone, with the shares and costs that were asked for; the command."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 
 from splitexit.cli import run
-from splitexit.confidence import RULES, SOFTMAX_RULES, fires
+from splitexit.confidence import NARROWING, RULES, SOFTMAX_RULES, fires
 from splitexit.decision import ExitCheck
 from splitexit.errors import InputError, UnknownNameError, UsageError
 from splitexit.experiment import Experiment
-from splitexit.recording import ExitReadings
+from splitexit.recording import Part
 from splitexit.results import column, to_table
 from splitexit.scenario import dump, load
 from splitexit.sim import simulate
 from splitexit.tune import temperature
-from splitexit.tune.thresholds import Costs, Effect, Fit, Goal, Seen, Tuner, balanced, effect, shares
+from splitexit.tune.effects import Costs, Effect, Fit, Goal
+from splitexit.tune.rules import view
+from splitexit.tune.thresholds import MULTIPLES, NEVER, Seen, Tuner, balanced, shares, sign
 from tests import learned, synthetic
 
 MODEL = synthetic.spec(4)
@@ -36,7 +38,7 @@ def tuner(rule: str = "max_prob") -> Tuner:
 
 
 def on_test(fit: Fit) -> Effect:
-    return effect(Seen.of(SAYS.test, fit.rule), fit.levels, COSTS)
+    return view(SAYS.test, fit.rule).effect(fit.levels, COSTS)
 
 
 def test_costs_by_hand() -> None:
@@ -46,7 +48,7 @@ def test_costs_by_hand() -> None:
     assert np.isnan(Costs.of(MODEL, None).seconds).all()
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", sorted(set(RULES) - NARROWING))
 def test_an_effect_is_what_the_rule_does_sample_by_sample(rule: str) -> None:
     """As the device does it: reading by reading, until the rule fires."""
     levels = {"patience": 1.0, "max_logit": 2.5, "entropy": 1.2, "confidence": 0.7}
@@ -58,7 +60,7 @@ def test_an_effect_is_what_the_rule_does_sample_by_sample(rule: str) -> None:
         leaves = next((e for e in range(3) if fires(checks[e], said[: e + 1])), 3)
         left[leaves] += 1
         right[leaves] += said[leaves].prediction == SAYS.test.label[row]
-    found = on_test(Fit(rule, "common", nan, tuple(thresholds), tuner().fit("balanced").reached))
+    found = Seen.of(SAYS.test, rule).effect(sign(rule) * np.array(thresholds), COSTS)
     assert len(set(left)) > 1
     assert found.shares == tuple(left / 400)
     assert found.accuracy == pytest.approx(right.sum() / 400)
@@ -105,6 +107,55 @@ def test_the_mean_rule_costs_more_the_stricter_it_is(rule: str) -> None:
         assert sorted([costs[0], costs[-1]]) == pytest.approx([110 / 410, 440 / 410])
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("method", MULTIPLES)
+def test_one_knob_goes_from_the_fastest_to_the_most_careful(method: str, seed: int) -> None:
+    """Bag-of-Features exits: largest logit against multiples of a mean; on any recording the cost does not fall."""
+    says = learned.recording(MODEL, samples=200, seed=seed)
+    fits = [Tuner(says.calibration, "max_logit", COSTS).fit(method, a=a) for a in np.linspace(0, 60, 80)]
+    for part in (says.calibration, says.test):
+        costs = [Seen.of(part, "max_logit").effect(fit.levels, COSTS).cost for fit in fits]
+        assert costs == sorted(costs)
+        assert costs[0] == pytest.approx(110 / 410, rel=0.02), "a largest logit below 0 is rare"
+        assert costs[-1] == pytest.approx(440 / 410)
+
+
+def shifted(exit_: int, by: float) -> Part:
+    """The calibration split with all logits of an exit so much higher."""
+    part = SAYS.calibration
+    logits = part.exits[exit_].logits
+    assert logits is not None
+    changed = replace(part.exits[exit_], logits=logits + by)
+    return replace(part, exits=(*part.exits[:exit_], changed, *part.exits[exit_ + 1 :]))
+
+
+def test_the_mean_of_all_logits_by_hand() -> None:
+    means = [said.logits.mean(dtype=float) for said in SAYS.calibration.exits[:-1] if said.logits is not None]
+    fit = tuner("max_logit").fit("mean-logit", a=7.0)
+    assert fit.thresholds == pytest.approx([7.0 * mean for mean in means])
+    assert fit.policy()["thresholds"] == list(fit.thresholds)
+    assert 0.4 < tuner("max_logit").fit("mean-logit", Goal("macs", 0.6)).reached.cost <= 0.6
+    with pytest.raises(UsageError, match="is for the rule max_logit; for entropy take the method mean"):
+        tuner("entropy").fit("mean-logit", a=1.0)
+    with pytest.raises(InputError, match=r"the logits of exit 1 are -0.8.* take the method mean"):
+        Tuner(shifted(1, -1.0), "max_logit", COSTS).fit("mean-logit", a=1.0)
+
+
+def test_calibration_errors_of_those_who_leave() -> None:
+    """By hand from the thresholds, exit by exit; where nobody leaves there is none."""
+    part, fit = SAYS.test, tuner().fit("balanced")
+    found = view(part, "max_prob").ece(fit.levels)
+    inside = np.ones(len(part), bool)
+    for e, threshold in enumerate([*fit.thresholds, -1.0]):
+        gone = inside & (part.exits[e].max_prob >= threshold)
+        right = part.exits[e].prediction == part.label
+        assert found[e] == pytest.approx(temperature.ece(part.exits[e].max_prob[gone], right[gone]))
+        inside &= ~gone
+    *none, last = view(part, "max_prob").ece(np.full(3, NEVER["max_prob"]))
+    assert np.isnan(none).all()
+    assert last == pytest.approx(temperature.ece(part.exits[3].max_prob, part.exits[3].prediction == part.label))
+
+
 def test_the_mean_rule_by_hand() -> None:
     part = SAYS.calibration
     means = [said.max_prob[said.prediction == part.label].mean(dtype=float) for said in part.exits[:-1]]
@@ -135,7 +186,8 @@ def test_the_most_accurate_within_a_budget(method: str) -> None:
     budget = Goal("macs", 0.6)
     fit = tuner().fit(method, budget)
     assert fit.reached.cost <= 0.6
-    others = [tuner()._common(t) if method == "common" else tuner()._mean(t) for t in np.linspace(0, 1.5, 30)]
+    made = tuner()
+    others = [made._common(t) if method == "common" else made._multiple("mean", t) for t in np.linspace(0, 1.5, 30)]
     better = [o for o in others if o.reached.cost <= 0.6 and o.reached.accuracy > fit.reached.accuracy + 0.01]
     assert not better
     with pytest.raises(UsageError, match="the cheapest thresholds of this method cost 11.000 ms"):
@@ -182,9 +234,9 @@ def test_what_does_not_go_together_is_refused() -> None:
         tuner("maxprob")
     with pytest.raises(UsageError, match="budgeted looks for a goal"):
         tuner().fit("balanced", goal)
-    with pytest.raises(UsageError, match="a is for mean and balanced"):
+    with pytest.raises(UsageError, match="a is for mean, mean-logit and balanced"):
         tuner().fit("budgeted", a=1.0)
-    with pytest.raises(UsageError, match="a is for mean and balanced"):
+    with pytest.raises(UsageError, match="a is for mean, mean-logit and balanced"):
         tuner().fit("mean", goal, a=1.0)
     with pytest.raises(UsageError, match="at least 0"):
         tuner().fit("mean", a=-1.0)
@@ -202,10 +254,8 @@ def test_what_a_recording_lacks_is_named() -> None:
         Tuner(plain, "max_logit", COSTS)
     with pytest.raises(InputError, match="no early exit"):
         Seen.of(synthetic.recording(synthetic.spec(1), pairs={}).calibration, "max_prob")
-    negative = replace(SAYS.calibration.exits[0], logits=SAYS.calibration.exits[0].logits - 100)
-    part = replace(SAYS.calibration, exits=(negative, *SAYS.calibration.exits[1:]))
     with pytest.raises(InputError, match="no multiple of it"):
-        Tuner(part, "max_logit", COSTS).fit("mean", a=1.0)
+        Tuner(shifted(0, -100.0), "max_logit", COSTS).fit("mean", a=1.0)
 
 
 @pytest.mark.parametrize(("rule", "method"), [("max_prob", "mean"), ("entropy", "budgeted"), ("patience", "common")])
@@ -221,51 +271,6 @@ def test_a_scenario_with_the_policy_does_what_was_promised(tmp_path: Path, rule:
     assert tuple(found.tolist()) == on_test(fit).shares
     assert np.mean(column(rows, "prediction") == column(rows, "label")) == pytest.approx(on_test(fit).accuracy)
     assert column(rows, "device_compute_s").mean() == pytest.approx(on_test(fit).seconds)
-
-
-# Temperatures.
-
-
-def drawn(scale: float, samples: int = 8000) -> tuple[np.ndarray, np.ndarray]:
-    """Logits that are `scale` times too large for the labels drawn from them, and the labels."""
-    rng = np.random.default_rng(0)
-    z = 2 * rng.normal(size=(samples, 5))
-    labels = (z + rng.gumbel(size=z.shape)).argmax(axis=1)  # drawn from softmax(z)
-    return scale * z, labels
-
-
-@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
-def test_the_temperature_undoes_a_factor(scale: float) -> None:
-    logits, labels = drawn(scale)
-    found = temperature.fit(logits, labels)
-    assert found == pytest.approx(scale, rel=0.05)
-    for other in (0.9 * found, 1.1 * found):
-        assert temperature.nll(logits, labels, found) < temperature.nll(logits, labels, other)
-
-
-def test_likelihood_and_calibration_error_by_hand() -> None:
-    assert temperature.nll(np.log([[0.5, 0.25, 0.25]]), np.array([1])) == pytest.approx(log(4))
-    confidence, right = np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, False, True, False])
-    assert temperature.ece(confidence, right) == pytest.approx(0.5 * 0.45 + 0.5 * 0.05)
-    assert temperature.ece(np.array([1.0, 0.0]), np.array([True, False])) == 0.0
-    one_bin = temperature.ece(np.array([0.61, 0.65]), np.array([True, False]))
-    assert one_bin == pytest.approx(0.63 - 0.5), "errors of one bin cancel out before the absolute value"
-    next_bin = temperature.ece(np.array([0.61, 0.67]), np.array([True, False]))
-    assert next_bin == pytest.approx((0.39 + 0.67) / 2), "10/15 lies between them"
-
-
-def test_tempered_exits_are_better_calibrated() -> None:
-    logits, labels = drawn(3.0)
-    parts = [
-        replace(part, label=labels[half], exits=(ExitReadings.of_logits(logits[half].astype(np.float32), keep=True),))
-        for part, half in ((SAYS.calibration, slice(4000)), (SAYS.test, slice(4000, 8000)))
-    ]
-    (found,) = temperature.temper(*parts)
-    assert found.temperature == pytest.approx(3.0, rel=0.06)
-    assert found.nll[1] < found.nll[0]
-    assert found.ece[1] < 0.03 < found.ece[0]
-    with pytest.raises(InputError, match="splitexit record BUNDLE --logits"):
-        temperature.temper(synthetic.recording(MODEL).calibration, SAYS.test)
 
 
 # The command.
@@ -316,6 +321,12 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str], bundle: Path) ->
     assert document["parameter"] == fit.parameter
     assert document["calibration"]["accuracy"] == fit.reached.accuracy
     assert document["test"]["cost"] == on_test(fit).cost
+    assert document["test"]["balance"] == on_test(fit).balance
+    leaving = view(SAYS.test, "max_prob").ece(fit.levels)
+    assert document["ece"]["leaving"] == [None if np.isnan(error) else error for error in leaving]
+    assert document["ece"]["bins"] == 15
+    tempered = temperature.temper(SAYS.calibration, SAYS.test)
+    assert document["ece"]["all"] == pytest.approx([of_exit.ece[0] for of_exit in tempered], abs=1e-4)
     budget = json.loads(said(capsys, bundle, "--budget-ms", 20, "--json"))
     assert 0.011 < budget["calibration"]["seconds"] <= 0.020
 

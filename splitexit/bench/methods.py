@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from splitexit.bench.plan import Network, Plan
-from splitexit.bench.score import Comparison, listen
+from splitexit.bench.score import FORMAT, Comparison, listen
 from splitexit.bundle import Bundle
 from splitexit.errors import UsageError
 from splitexit.models import data
@@ -24,6 +23,7 @@ from splitexit.models.evaluate import pick_device
 from splitexit.models.fit import Watcher
 from splitexit.models.train import train
 from splitexit.recording import Recording
+from splitexit.report.folder import to_json
 
 Say = Callable[[str], None]
 Document = dict[str, Any]
@@ -67,8 +67,8 @@ class Bench:
     def run(self) -> Iterator[Document]:
         """Trains and scores; every method's document as soon as it is there."""
         for name, source in self.sources.items():
-            images = _Images(self.plan.data[name], source)
-            for seed in self.plan.seeds:
+            images = _Images(source)
+            for seed in self.plan.seeds_on(name):
                 for network in self.plan.on(name):
                     bundle = self._trained(network, name, seed, source)
                     if network.twin is not None:
@@ -95,10 +95,15 @@ class Bench:
         return bundle
 
     def _scored(self, network: Network, name: str, seed: int, bundle: Bundle, images: _Images) -> Document:
+        """The document of a method; made again where it is not of these networks, this rule or this code."""
         file = bundle.path / "score.json"
         twin = Bundle.open(self._path(str(network.twin), name, seed))
-        weights = [bundle.spec.weights_sha256, twin.spec.weights_sha256]
-        if file.exists() and (kept := json.loads(file.read_text()))["weights"] == weights:
+        what = {
+            "format": FORMAT,
+            "weights": [bundle.spec.weights_sha256, twin.spec.weights_sha256],
+            "rule": network.rule,
+        }
+        if file.exists() and (kept := json.loads(file.read_text())).items() >= what.items():
             return dict(kept)
         device = pick_device(self.device)
         heard, of_twin = images.heard(bundle, device), images.heard(twin, device)
@@ -110,37 +115,36 @@ class Bench:
             "twin": network.twin,
             "epochs": self.plan.epochs(network, name),
             "twin_epochs": self.plan.epochs(self.plan.networks[str(network.twin)], name),
-            "weights": weights,
+            **what,
             **comparison.document(),
         }
-        file.write_text(json.dumps(document, indent=1) + "\n")
-        return document
+        text = to_json(document)
+        file.write_text(text + "\n")
+        return dict(json.loads(text))
 
 
 class _Images:
-    """A data set's validation and test images, read when they are needed, and what networks said of them."""
+    """A data set's validation and test images, as networks were trained to see them, and what networks said of them."""
 
-    def __init__(self, keys: Mapping[str, Any], source: Source) -> None:
-        self._keys, self._source = keys, source
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._read: dict[tuple[int | None, int | None], tuple[data.ImageSet, data.ImageSet]] = {}
         self._heard: dict[str, Recording] = {}
 
     def heard(self, bundle: Bundle, device: torch.device) -> Recording:
         """What a network says of them; a twin is asked once for all methods."""
         weights = bundle.spec.weights_sha256
         if weights not in self._heard:
-            share = bundle.spec.training["recipe"]["validation"]
-            self._heard[weights] = listen(bundle, self.validation(share), self.test, device)
+            recipe = bundle.spec.training["recipe"]
+            train, test = self._sets(recipe["resize"], recipe["limit"])
+            kept_apart = train.take(data.split_off(train.labels, recipe["validation"])[1])
+            self._heard[weights] = listen(bundle, kept_apart, test, device)
         return self._heard[weights]
 
-    @cached_property
-    def _train(self) -> data.ImageSet:
-        return data.read(self._source.train, "train", resize=self._keys.get("resize"), limit=self._keys.get("limit"))
-
-    def validation(self, share: float) -> data.ImageSet:
-        """The images that every training kept apart."""
-        return self._train.take(data.split_off(self._train.labels, share)[1])
-
-    @cached_property
-    def test(self) -> data.ImageSet:
-        """The test images."""
-        return data.read(self._source.test, "test", channels=self._train.shape[0], resize=self._keys.get("resize"))
+    def _sets(self, resize: int | None, limit: int | None) -> tuple[data.ImageSet, data.ImageSet]:
+        """Training and test images."""
+        if (resize, limit) not in self._read:
+            train = data.read(self._source.train, "train", resize=resize, limit=limit)
+            test = data.read(self._source.test, "test", channels=train.shape[0], resize=resize)
+            self._read[resize, limit] = train, test
+        return self._read[resize, limit]

@@ -3,15 +3,15 @@
     about: one line
     seeds: [0]
     train: {epochs: 12}                  keys of splitexit.models.recipe.Recipe, for every network
-    data: {mnist: {augment: none}}       data sets, with the keys that differ there
+    data: {mnist: {augment: none}}       data sets, with the keys that differ there, and `seeds` of their own
     networks:
       plain: {backbone: "resnet:depth=20", exits: none}
       joint: {twin: plain, exits: "15,30,60", objective: "joint:weights=uniform"}
 
-A network with a `twin` is a method: it is compared with the twin. It takes what the twin says of backbone and training,
-and then its own keys. `init` names another network of the file, from whose weights it starts; then its `epochs` are
-those that follow, and the table states the sum. `rule` is the exit rule that it is used with (default max_prob), `only`
-lists the data sets that it is for.
+A network with a `twin` is a method: it is compared with the twin. A key of the network itself counts before one of its
+twin, that before one of the data set, and that before one of `train`. `init` names another network of the file, from
+whose weights it starts; then its `epochs` are those that follow, and the table states the sum. `rule` is the exit rule
+that it is used with (default max_prob), `only` lists the data sets that it is for.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Keys = Mapping[str, Any]
 class Network:
     """One network of a plan.
 
-    keys   of its Recipe, without data set and seed
+    keys   of its Recipe that it or its twin gives
     twin   the exit-free network to compare it with; None for a twin
     init   the network that its training starts from
     rule   by which its exits are left
@@ -66,13 +66,25 @@ class Network:
 class Plan:
     """What is to be trained and compared.
 
-    data   data set -> the Recipe's keys that differ there
+    train      keys of a Recipe for all
+    data       data set -> the keys that differ there
+    own_seeds  data set -> its seeds, where they are not `seeds`
     """
 
     about: str
     seeds: tuple[int, ...]
+    train: Keys
     data: Mapping[str, Keys]
+    own_seeds: Mapping[str, tuple[int, ...]]
     networks: Mapping[str, Network]
+
+    def seeds_on(self, data: str) -> tuple[int, ...]:
+        """Of the networks on a data set."""
+        return self.own_seeds.get(data, self.seeds)
+
+    def keys(self, network: Network, data: str) -> dict[str, Any]:
+        """Of a network's Recipe on a data set, without seed."""
+        return {"shares": (), **self.train, **self.data[data], **network.keys}
 
     def on(self, data: str) -> list[Network]:
         """The networks for a data set, each behind those that it needs."""
@@ -89,12 +101,12 @@ class Plan:
 
     def recipe(self, network: Network, data: str, seed: int, init: str | None) -> Recipe:
         """How a network is trained on a data set; `init` is the folder of what it starts from."""
-        return Recipe(**{**network.keys, **self.data[data], "seed": seed, "init": init})
+        return Recipe(**self.keys(network, data), seed=seed, init=init)
 
     def epochs(self, network: Network, data: str) -> int:
         """Of its whole training, with that of what it starts from."""
         before = 0 if network.init is None else self.epochs(self.networks[network.init], data)
-        return before + int({**network.keys, **self.data[data]}.get("epochs", Recipe.epochs))
+        return before + int(self.keys(network, data).get("epochs", Recipe.epochs))
 
 
 def find(name: str) -> Path:
@@ -122,10 +134,17 @@ class _Reader:
         self._refuse_unknown((), self._at(()), TOP)
         if not self._at(("networks",)):
             self._fail(("networks",), "expected at least one network")
+        data = self._at(("data",))
         plan = Plan(
             about=str(self._document.value.get("about", "")),
-            seeds=self._seeds(self._document.value.get("seeds", [0])),
-            data={name: self._training(("data", name), ()) for name in self._at(("data",))},
+            seeds=self._seeds(("seeds",), self._document.value.get("seeds", [0])),
+            train=self._training(("train",), ()),
+            data={name: self._training(("data", name), ("seeds",)) for name in data},
+            own_seeds={
+                name: self._seeds(("data", name, "seeds"), self._at(("data", name))["seeds"])
+                for name in data
+                if "seeds" in self._at(("data", name))
+            },
             networks={name: self._network(name) for name in self._at(("networks",))},
         )
         for network in plan.networks.values():
@@ -156,9 +175,9 @@ class _Reader:
             self._fail(path, f"expected keys with values, found {value!r}")
         return value or {}
 
-    def _seeds(self, value: Any) -> tuple[int, ...]:
+    def _seeds(self, path: tuple[str, ...], value: Any) -> tuple[int, ...]:
         if not isinstance(value, list) or not value or not all(isinstance(n, int) and n >= 0 for n in value):
-            self._fail(("seeds",), f"expected a list of whole numbers from 0, found {value!r}")
+            self._fail(path, f"expected a list of whole numbers from 0, found {value!r}")
         return tuple(value)
 
     def _network(self, name: str, above: tuple[str, ...] = ()) -> Network:
@@ -168,8 +187,7 @@ class _Reader:
         needed = {key: self._other(where, key, (*above, name)) for key in ("twin", "init") if given.get(key)}
         own = self._training(where, OWN)
         twin = needed.get("twin")
-        under = {"shares": (), **self._training(("train",), ())} if twin is None else twin.keys
-        if twin is not None and twin.keys["shares"]:
+        if twin is not None and twin.keys.get("shares"):
             self._fail((*where, "twin"), f"{twin.name} leaves early itself; name an exit-free network (exits: none)")
         rule = given.get("rule", "max_prob")
         if rule not in RULES:
@@ -177,6 +195,7 @@ class _Reader:
         only = given.get("only", [])
         if not isinstance(only, list):
             self._fail((*where, "only"), f"expected a list of data sets, found {only!r}")
+        under = {} if twin is None else twin.keys
         return Network(name, {**under, **own}, given.get("twin"), given.get("init"), rule, tuple(only))
 
     def _other(self, where: tuple[str, str], key: str, above: tuple[str, ...]) -> Network:

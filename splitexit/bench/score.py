@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -15,21 +16,34 @@ import torch
 from scipy.stats import bootstrap
 
 from splitexit.bundle import Bundle, ModelSpec
-from splitexit.errors import UsageError
+from splitexit.confidence import NARROWING
+from splitexit.errors import InputError, UsageError
 from splitexit.models import data, multi_exit
 from splitexit.models.evaluate import plain_batches
 from splitexit.recording import ExitReadings, Part, Recording
 from splitexit.report.curve import single_exits
+from splitexit.tune.effects import Costs, Effect, Fit, Goal, View
+from splitexit.tune.exclusion import Narrowed
+from splitexit.tune.rules import AnyTuner, tuner, view
 from splitexit.tune.temperature import temper
-from splitexit.tune.thresholds import Costs, Fit, Goal, Seen, Tuner, effect, leaving
+from splitexit.tune.thresholds import Seen
 
 Array = np.ndarray[Any, Any]
+
+FORMAT = 2
+"""Of the document; to be raised with every change of what is in it, so that scores that are kept are made again."""
 
 HELD = 0.5
 """Points of accuracy that a method may lose against its twin: what the papers call "without loss"."""
 
 COMPARED = ("max_prob", "entropy", "margin", "patience")
 """Rules that every method is used with at the cost of its own."""
+
+SPREAD = ("common", "mean", "budgeted")
+"""Methods of fitting thresholds whose exit shares are compared: one threshold for all exits, or one for each."""
+
+TOLERANCES = (0.0, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
+"""Shares of accuracy that may be lost on the calibration split: the points of the curve of class exclusion."""
 
 LEVELS = 41
 RESAMPLES = 2000
@@ -75,57 +89,114 @@ class Comparison:
         """
         spare = final_accuracy(self.method.calibration) - final_accuracy(self.twin.calibration) + HELD / 100.0
         try:
-            return self._tuner(self.rule).fit("common", Goal("lose", spare))
+            return self._fit(spare)
         except UsageError:
-            return self._tuner(self.rule).fit("common", Goal("lose", 0.0))
+            return self._fit(0.0)
 
     def document(self) -> dict[str, Any]:
         """Everything for tables and pictures, as plain data; accuracies in percent, costs as shares of the twin's."""
-        test, spec = self.method.test, self.spec
-        seen, twin_right = Seen.of(test, self.rule), test_right(self.twin.test)
-        found = effect(seen, self.chosen.levels, self._costs)
-        leaves = leaving(seen, self.chosen.levels)
+        test, spec, levels = self.method.test, self.spec, self.chosen.levels
+        twin_right = test_right(self.twin.test)
+        found = self._seen.effect(levels, self._costs)
         tempered = temper(self.method.calibration, test)
+        exits = [{"cost": p.cost, "accuracy": 100.0 * p.accuracy} for p in single_exits(test, spec)]
         return {
             "twin_accuracy": 100.0 * final_accuracy(self.twin.test),
             "final_accuracy": 100.0 * final_accuracy(test),
             "final_difference": difference(test_right(test), twin_right),
-            "exits": [{"cost": p.cost, "accuracy": 100.0 * p.accuracy} for p in single_exits(test, spec)],
+            "exits": exits,
+            "mean_first_half": float(np.mean([e["accuracy"] for e in exits[: ceil(len(exits) / 2)]])),
             "ece": [100.0 * of_exit.ece[0] for of_exit in tempered],
             "ece_tempered": [100.0 * of_exit.ece[1] for of_exit in tempered],
-            "rule": self.rule,
+            "ece_leaving": [100.0 * error for error in self._seen.ece(levels)],
             "threshold": self.chosen.parameter,
-            "accuracy": 100.0 * found.accuracy,
-            "cost": found.cost,
+            "thresholds": list(self.chosen.thresholds),
+            **_numbers(found),
             "exit_rates": list(found.shares),
-            "difference": difference(seen.right[leaves, np.arange(len(leaves))], twin_right),
-            "curve": self._curve(seen),
-            "rules": {rule: self._at_equal_cost(rule, self.chosen.reached.cost) for rule in COMPARED},
+            "difference": difference(self._right, twin_right),
+            "curve": self._curve(),
+            "rules": {rule: self._at_equal_cost(rule) for rule in COMPARED},
+            "spread": self._at_equal_accuracy(),
+            "exclusion": _excluded(found),
             "macs": spec.macs,
         }
 
-    def _curve(self, seen: Seen) -> list[dict[str, float]]:
-        """Over one threshold for all exits; the levels are quantiles of what was said on the calibration split."""
-        said = Seen.of(self.method.calibration, self.rule).sure
-        levels = [np.inf, *np.unique(np.quantile(said, np.linspace(0.0, 1.0, LEVELS))).tolist()[::-1]]
-        found = [effect(seen, np.full(len(said), level), self._costs) for level in levels]
+    def _fit(self, spare: float) -> Fit:
+        """The cheapest thresholds of the method's rule that lose no more than this share of accuracy."""
+        return self._tuner(self.rule).fit("greedy" if self.rule in NARROWING else "common", Goal("lose", spare))
+
+    def _curve(self) -> list[dict[str, float]]:
+        """Over one threshold for all exits, of class exclusion over TOLERANCES.
+
+        The thresholds are quantiles of what was said on the calibration split.
+        """
+        if self.rule in NARROWING:
+            levels = [self._seen.never, *(self._fit(spare).levels for spare in TOLERANCES)]
+        else:
+            said = Seen.of(self.method.calibration, self.rule).sure
+            ends = [np.inf, *np.unique(np.quantile(said, np.linspace(0.0, 1.0, LEVELS))).tolist()[::-1]]
+            levels = [np.full(len(said), level) for level in ends]
+        found = [self._seen.effect(of_all, self._costs) for of_all in levels]
         return [{"cost": one.cost, "accuracy": 100.0 * one.accuracy} for one in found]
 
-    def _at_equal_cost(self, rule: str, budget: float) -> dict[str, float] | None:
-        """What another rule does on the test split within the same cost on the calibration split."""
+    def _at_equal_cost(self, rule: str) -> dict[str, Any] | None:
+        """What another rule does on the test split within the cost of the method's own on the calibration split.
+
+        `difference` is to the method's own, in points.
+        """
         try:
-            fit = self._tuner(rule).fit("common", Goal("macs", budget))
+            fit = self._tuner(rule).fit("common", Goal("macs", self.chosen.reached.cost))
         except UsageError:  # patience leaves at the second exit at the earliest
             return None
-        found = effect(Seen.of(self.method.test, rule), fit.levels, self._costs)
-        return {"accuracy": 100.0 * found.accuracy, "cost": found.cost}
+        seen = view(self.method.test, rule)
+        right = seen.leave(fit.levels).right
+        return {**_numbers(seen.effect(fit.levels, self._costs)), "difference": difference(right, self._right)}
 
-    def _tuner(self, rule: str) -> Tuner:
-        return Tuner(self.method.calibration, rule, self._costs)
+    def _at_equal_accuracy(self) -> dict[str, Any]:
+        """How evenly exits are used under SPREAD, at no less than the method's own accuracy on the calibration split.
+
+        By the method's own rule where that has thresholds for every exit, else by max_prob.
+        """
+        rule = "max_prob" if self.rule in NARROWING or self.rule == "patience" else self.rule
+        spare = final_accuracy(self.method.calibration) - self.chosen.reached.accuracy
+        goal = Goal("lose", spare + 1e-9)  # a share of samples is coarser than that, rounding finer
+        found: dict[str, Any] = {"rule": rule}
+        for method in SPREAD:
+            try:
+                fit = self._tuner(rule).fit(method, goal)
+            except InputError:  # a mean that has no multiples
+                found[method] = None
+                continue
+            found[method] = _numbers(view(self.method.test, rule).effect(fit.levels, self._costs))
+        return found
+
+    def _tuner(self, rule: str) -> AnyTuner:
+        return tuner(self.method.calibration, rule, self._costs)
+
+    @cached_property
+    def _seen(self) -> View:
+        """The test images as the method's rule sees them."""
+        return view(self.method.test, self.rule)
+
+    @cached_property
+    def _right(self) -> Array:
+        """(n,) whether the answers given at the chosen thresholds are right."""
+        return self._seen.leave(self.chosen.levels).right
 
     @cached_property
     def _costs(self) -> Costs:
         return Costs.of(self.spec, None)
+
+
+def _numbers(found: Effect) -> dict[str, float]:
+    return {"accuracy": 100.0 * found.accuracy, "cost": found.cost, "balance": found.balance}
+
+
+def _excluded(found: Effect) -> dict[str, list[float]] | None:
+    """What class exclusion leaves, by early exit; None of other rules."""
+    if not isinstance(found, Narrowed):
+        return None
+    return {"wrongly_excluded": list(found.wrongly_excluded), "classes_left": list(found.classes_left)}
 
 
 def test_right(part: Part) -> Array:

@@ -63,7 +63,7 @@ def methods(
     from splitexit.report.folder import to_json
 
     chosen = "quick" if quick else recipes
-    plan = _with_seeds(read_plan(find(chosen)), seeds)
+    plan = with_seeds(read_plan(find(chosen)), seeds)
     sources = _named_sources(data, plan.data)
     folder = out or Path("runs") / f"methods-{Path(chosen).stem}"
     console, results = Console(stderr=True), list[dict[str, Any]]()
@@ -156,12 +156,13 @@ def pick(device: str) -> Any:
     return describe_machine(pick_device(device))
 
 
-def _with_seeds(plan: Plan, seeds: str | None) -> Plan:
+def with_seeds(plan: Plan, seeds: str | None) -> Plan:
+    """A plan with the seeds of the command line, which count for all data sets."""
     from dataclasses import replace
 
     from splitexit.cli.simulate import parse_seeds
 
-    return plan if seeds is None else replace(plan, seeds=tuple(parse_seeds(seeds)))
+    return plan if seeds is None else replace(plan, seeds=tuple(parse_seeds(seeds)), own_seeds={})
 
 
 def _named_sources(given: list[str] | None, known: Collection[str]) -> dict[str, Source]:
@@ -187,7 +188,7 @@ def _line(found: dict[str, Any]) -> str:
 def _document(plan: Plan, results: Sequence[dict[str, Any]], folder: Path, machine: Any) -> dict[str, Any]:
     return {
         "about": plan.about,
-        "seeds": list(plan.seeds),
+        "seeds": {found["data"]: list(plan.seeds_on(found["data"])) for found in results},
         "machine": machine,
         "methods": list(results),
         "run": str(folder),

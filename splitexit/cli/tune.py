@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from splitexit.bundle import Bundle
-    from splitexit.recording import Recording
+    from splitexit.recording import Part, Recording
+    from splitexit.tune.effects import Costs, Effect, Fit, Goal, View
     from splitexit.tune.temperature import Tempered
-    from splitexit.tune.thresholds import Costs, Effect, Fit, Goal
 
 
 def register(app: typer.Typer) -> None:
@@ -26,10 +27,18 @@ def register(app: typer.Typer) -> None:
 def tune(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")],
     rule: Annotated[
-        str, typer.Option(help="max_prob, entropy, margin, confidence, patience or max_logit")
+        str,
+        typer.Option(
+            help="max_prob, entropy, margin, confidence, patience, max_logit; or exclusion, exclusion_strict, where "
+            "exits rule classes out."
+        ),
     ] = "max_prob",
     method: Annotated[
-        str, typer.Option(help="common: one threshold for all exits. mean, balanced, budgeted: one for each.")
+        str,
+        typer.Option(
+            help="common: one threshold for all exits. mean, mean-logit (of max_logit), balanced, budgeted: one for "
+            "each. Of exclusion: common, in-turn (its authors' search), greedy."
+        ),
     ] = "common",
     budget: Annotated[
         float | None, typer.Option(min=0, help="Mean cost to stay within, as a share of the exit-free network's MACs.")
@@ -43,7 +52,9 @@ def tune(
     ] = None,
     a: Annotated[
         float | None,
-        typer.Option("--a", min=0, help="Instead: times the mean (mean), or ratio of successive shares (balanced)."),
+        typer.Option(
+            "--a", min=0, help="Instead: times the mean (mean, mean-logit), or ratio of successive shares (balanced)."
+        ),
     ] = None,
     temperature: Annotated[
         bool, typer.Option("--temperature", help="Only report a temperature for every exit (needs logits).")
@@ -74,7 +85,7 @@ def tune(
 def _goal(given: dict[str, float | None], searched: bool) -> Goal | None:
     """The goal among these options; --lose 1 by default where one is `searched`. Raises UsageError for several."""
     from splitexit.errors import UsageError
-    from splitexit.tune.thresholds import Goal
+    from splitexit.tune.effects import Goal
 
     found = {kind: value for kind, value in given.items() if value is not None}
     if len(found) > 1:
@@ -99,28 +110,30 @@ def _thresholds(
     from splitexit.calibration import Calibration
     from splitexit.errors import one_line
     from splitexit.report.folder import to_json
-    from splitexit.tune.thresholds import Costs, Seen, Tuner, effect
+    from splitexit.tune.effects import Costs
+    from splitexit.tune.rules import tuner, view
 
     needed = bundle.calibration.exists() or (goal is not None and goal.kind == "seconds")
     costs = Costs.of(bundle.spec, Calibration.load(bundle.calibration, bundle.spec) if needed else None)
-    fit = Tuner(recording.calibration, rule, costs).fit(method, goal, a)
-    seen = Seen.of(recording.test, rule)
-    tested, never = (effect(seen, levels, costs) for levels in (fit.levels, _never(fit)))
+    fit = tuner(recording.calibration, rule, costs).fit(method, goal, a)
+    seen = view(recording.test, rule)
+    tested, never = (seen.effect(levels, costs) for levels in (fit.levels, seen.never))
     if out is not None:
         made = one_line(shlex.join(["splitexit", *sys.argv[1:]]))
         out.write_text(f"# {made}\n{_snippet(fit)}", encoding="utf-8")
     if as_json:
-        print(to_json(_document(bundle, fit, goal, tested)))
+        print(to_json(_document(bundle, fit, goal, tested) | {"ece": _honest(seen, fit, recording.test)}))
         return
     _show(fit, goal, tested, never, costs)
     print(out or "paste these lines into a scenario, or have them written with --out FILE")
 
 
-def _never(fit: Fit) -> Any:
-    """Levels with which no sample leaves early."""
-    import numpy as np
+def _honest(seen: View, fit: Fit, part: Part) -> dict[str, Any]:
+    """Calibration errors of every exit, of the samples that leave there and of all."""
+    from splitexit.tune.temperature import BINS, ece
 
-    return np.full(len(fit.thresholds), np.inf)
+    of_all = [ece(said.max_prob, said.prediction == part.label) for said in part.exits]
+    return {"bins": BINS, "leaving": seen.ece(fit.levels), "all": of_all}
 
 
 def _snippet(fit: Fit) -> str:
@@ -138,8 +151,8 @@ def _document(bundle: Bundle, fit: Fit, goal: Goal | None, tested: Effect) -> di
         "goal": None if goal is None else vars(goal),
         "parameter": fit.parameter,
         "thresholds": list(fit.thresholds),
-        "calibration": vars(fit.reached) | {"balance": fit.reached.balance},
-        "test": vars(tested) | {"balance": tested.balance},
+        "calibration": fit.reached.document(),
+        "test": tested.document(),
         "policy": fit.policy(),
     }
 
@@ -151,6 +164,10 @@ def _show(fit: Fit, goal: Goal | None, tested: Effect, never: Effect, costs: Cos
     console = Console(highlight=False)
     console.print(_by_exit(fit, tested, costs))
     console.print()
+    narrowing = _narrowing(fit.reached, tested)
+    if narrowing is not None:
+        console.print(narrowing)
+        console.print()
     console.print(_in_all({"calibration": fit.reached, "test": tested, "test, never leaving early": never}))
     console.print()
     print(_snippet(fit), end="")
@@ -164,7 +181,7 @@ def _title(fit: Fit, goal: Goal | None) -> str:
         "seconds": "for {:.4g} ms on average",
     }[None if goal is None else goal.kind]
     value = 0.0 if goal is None else goal.value * {"lose": 100, "macs": 1, "seconds": 1e3}[goal.kind]
-    parameter = "" if fit.method == "common" else f", a = {fit.parameter:.4g}"
+    parameter = "" if fit.method == "common" or isnan(fit.parameter) else f", a = {fit.parameter:.4g}"
     return " ".join(f"rule {fit.rule}, method {fit.method}{parameter} {wanted.format(value)}".split())
 
 
@@ -186,6 +203,27 @@ def _by_exit(fit: Fit, tested: Effect, costs: Costs) -> Table:
     return table
 
 
+def _narrowing(fitted: Effect, tested: Effect) -> Table | None:
+    """What is left of the classes, where the rule excludes some; of the samples that come as far as an exit."""
+    from rich.table import Table
+
+    from splitexit.tune.exclusion import Narrowed
+
+    if not isinstance(fitted, Narrowed) or not isinstance(tested, Narrowed):
+        return None
+    table = Table("exit", box=None, pad_edge=False)
+    for heading in ("classes left (calibration)", "own excluded", "classes left (test)", "own excluded"):
+        table.add_column(heading, justify="right")
+    for exit_ in range(len(fitted.classes_left)):
+        cells = [
+            text
+            for found in (fitted, tested)
+            for text in (_number(found.classes_left[exit_]), _percent(found.wrongly_excluded[exit_], 2))
+        ]
+        table.add_row(str(exit_), *cells)
+    return table
+
+
 def _in_all(effects: dict[str, Effect]) -> Table:
     from rich.table import Table
 
@@ -193,14 +231,18 @@ def _in_all(effects: dict[str, Effect]) -> Table:
     for heading in ("accuracy", "mean cost", "mean ms", "balance"):
         table.add_column(heading, justify="right")
     for split, found in effects.items():
-        milliseconds = "-" if found.seconds != found.seconds else f"{1e3 * found.seconds:.3f}"
+        milliseconds = "-" if isnan(found.seconds) else f"{1e3 * found.seconds:.3f}"
         table.add_row(split, f"{found.accuracy:.2%}", f"{found.cost:.2%}", milliseconds, f"{found.balance:.2f}")
     return table
 
 
-def _percent(share: float) -> str:
+def _percent(share: float, digits: int = 1) -> str:
     """A dash for nan, which stands for nobody."""
-    return "-" if share != share else f"{share:.1%}"
+    return "-" if isnan(share) else f"{share:.{digits}%}"
+
+
+def _number(value: float) -> str:
+    return "-" if isnan(value) else f"{value:.2f}"
 
 
 def _temperatures(recording: Recording, as_json: bool) -> None:

@@ -1,17 +1,16 @@
-"""Fitting the thresholds of an exit rule to one split, and what thresholds do to a split.
+"""Fitting the thresholds of an exit rule to one split. Rules that exclude classes are in exclusion.py.
 
-Four methods:
+Five methods:
 
-    common    one threshold for all exits, the one of many that meets a goal best
-    mean      exit i has a times the mean confidence of the samples that it gets right
-              (after Passalis et al., MMSP 2020, doi 10.1109/MMSP48831.2020.9287150; the formula is inferred)
-    balanced  exit i has the threshold at which a share of the samples in proportion to a^i leaves there; with a = 1
-              every exit answers as many (the aim of Passalis et al.; thresholds by quantiles as in `budgeted`)
-    budgeted  the same, with the a that meets a goal: the search of MSDNet's budgeted batch classification
-              (Huang et al., ICLR 2018, arXiv 1703.09844)
-
-All early exits are read, and what follows the last one runs on the same machine. A sample that leaves at an exit has
-paid for every stage and every head up to it.
+    common      one threshold for all exits, the one of many that meets a goal best
+    mean        exit i has a times the mean confidence of the samples that it gets right
+                (after Passalis et al., MMSP 2020, doi 10.1109/MMSP48831.2020.9287150; the formula is inferred)
+    mean-logit  exit i has a times the mean of all its logits, for the rule max_logit: Bag-of-Features exits as in the
+                code of Passalis et al. (Pattern Recognition 105:107346, 2020), which calls the factor β
+    balanced    exit i has the threshold at which a share of the samples in proportion to a^i leaves there; with a = 1
+                every exit answers as many (the aim of Passalis et al.; thresholds by quantiles as in `budgeted`)
+    budgeted    the same, with the a that meets a goal: the search of MSDNet's budgeted batch classification
+                (Huang et al., ICLR 2018, arXiv 1703.09844)
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf, isfinite, isnan, log, nan
-from typing import Any, Literal
+from math import inf, isfinite
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import entr
 
-from splitexit.bundle import ModelSpec
-from splitexit.calibration import Calibration
 from splitexit.confidence import NO_LOGITS, RULES
 from splitexit.errors import InputError, UnknownNameError, UsageError
 from splitexit.recording import Part
-from splitexit.report.curve import exit_costs
+from splitexit.tune.effects import Costs, Fit, Goal, Left, View, pick
 
 Array = np.ndarray[Any, Any]
 
-METHODS = ("common", "mean", "balanced", "budgeted")
+METHODS = ("common", "mean", "mean-logit", "balanced", "budgeted")
+
+MULTIPLES = ("mean", "mean-logit")
+"""Those whose thresholds are multiples of something."""
 
 NEVER = {"max_prob": 2.0, "entropy": -1.0, "margin": 2.0, "confidence": 2.0, "max_logit": 1e6}
 """Thresholds that no reading meets; finite, because a scenario takes finite numbers."""
@@ -48,16 +47,18 @@ RATIOS = tuple(np.geomspace(0.05, 20.0, 121).tolist())
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A split as a rule sees it.
+class Seen(View):
+    """A split as a rule sees it; its levels are thresholds of `sure`.
 
-    sure   (early exits, n): the surer the larger, so entropy has its sign turned; of `patience`, how many exits up to
-           this one agreed with the one before them
-    right  (exits, n): whether each exit, the final one too, is right
+    sure      (early exits, n): the surer the larger, so entropy has its sign turned; of `patience`, how many exits up
+              to this one agreed with the one before them
+    right     (exits, n): whether each exit, the final one too, is right
+    max_prob  (exits, n): the largest class probability
     """
 
     sure: Array
     right: Array
+    max_prob: Array
 
     @classmethod
     def of(cls, part: Part, rule: str) -> Seen:
@@ -67,7 +68,25 @@ class Seen:
         if len(part.exits) < 2:
             raise InputError("this network has no early exit, so there is no threshold to choose")
         predictions = np.array([said.prediction for said in part.exits])
-        return cls(_sure(part, rule, predictions), predictions == part.label)
+        max_prob = np.array([said.max_prob for said in part.exits])
+        return cls(_sure(part, rule, predictions), predictions == part.label, max_prob)
+
+    @property
+    def never(self) -> Array:
+        """Above whatever is said."""
+        return np.full(len(self.sure), inf)
+
+    def leave(self, levels: Array) -> Left:
+        """At the first exit that is sure enough."""
+        fired = np.vstack([self.sure >= levels[:, None], np.ones(self.right.shape[1], bool)])
+        first = np.argmax(fired, axis=0)
+        return Left(first, self.right[first, np.arange(len(first))])
+
+    def confidence(self, levels: Array) -> Array:
+        """What each sample's exit says."""
+        first = self.leave(levels).exit
+        found: Array = self.max_prob[first, np.arange(len(first))]
+        return found
 
 
 def _sure(part: Part, rule: str, predictions: Array) -> Array:
@@ -99,177 +118,68 @@ def sign(rule: str) -> float:
     return -1.0 if rule == "entropy" else 1.0
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What a sample costs that leaves at each exit: (exits,).
-
-    macs     multiply-accumulates relative to the exit-free network
-    seconds  mean on the calibrated machine; nan without calibration
-    """
-
-    macs: Array
-    seconds: Array
-
-    @classmethod
-    def of(cls, spec: ModelSpec, calibration: Calibration | None) -> Costs:
-        """Of a network that runs on one machine."""
-        macs = exit_costs(spec) / spec.macs
-        if calibration is None:
-            return cls(macs, np.full(len(macs), nan))
-        stages = np.cumsum([stage.mean for stage in calibration.stages])
-        heads = np.cumsum([head.mean for head in calibration.exits])
-        return cls(macs, stages[np.array(spec.exit_stages) - 1] + heads)
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What thresholds do to a split.
-
-    accuracy    share of right answers
-    cost        mean, in MACs relative to the exit-free network; `seconds` as in Costs
-    shares      of the samples that leave at each exit
-    accuracies  among those; nan where none leaves
-    """
-
-    accuracy: float
-    cost: float
-    seconds: float
-    shares: tuple[float, ...]
-    accuracies: tuple[float, ...]
-
-    @property
-    def balance(self) -> float:
-        """Entropy of the shares relative to that of equal ones: 0 where one exit answers all, 1 where all do alike."""
-        return float(entr(self.shares).sum() / log(len(self.shares)))
-
-
-def leaving(seen: Seen, levels: Array) -> Array:
-    """(n,) the exit at which each sample leaves under these levels of `Seen.sure`, one for every early exit."""
-    fired = np.vstack([seen.sure >= levels[:, None], np.ones(seen.right.shape[1], bool)])
-    first: Array = np.argmax(fired, axis=0)
-    return first
-
-
-def effect(seen: Seen, levels: Array, costs: Costs) -> Effect:
-    """What these levels of `Seen.sure`, one for every early exit, do."""
-    leaves = leaving(seen, levels)
-    right = seen.right[leaves, np.arange(len(leaves))]
-    counts = np.bincount(leaves, minlength=len(seen.right))
-    hits = np.bincount(leaves, weights=right, minlength=len(seen.right))
-    shares = counts / len(leaves)
-    return Effect(
-        float(right.mean()),
-        float(shares @ costs.macs),
-        float(shares @ costs.seconds),
-        tuple(shares.tolist()),
-        tuple(hit / count if count else nan for hit, count in zip(hits.tolist(), counts.tolist(), strict=True)),
-    )
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What thresholds are to achieve on the split that they are fitted to.
-
-    lose     at most this share of accuracy is lost against never leaving early, as cheaply as possible
-    macs     a mean cost of at most this, in MACs relative to the exit-free network, as accurately as possible
-    seconds  likewise in seconds
-    """
-
-    kind: Literal["lose", "macs", "seconds"]
-    value: float
-
-    def costs(self, costs: Costs) -> Array:
-        """By exit, in the goal's unit."""
-        return costs.seconds if self.kind == "seconds" else costs.macs
-
-    def shown(self, cost: float) -> str:
-        """A cost in the goal's unit."""
-        return f"{1e3 * cost:.3f} ms" if self.kind == "seconds" else f"{cost:.1%} of the exit-free network"
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Thresholds for all early exits, in the rule's own sense.
-
-    parameter  the a of `mean`, `balanced` and `budgeted`, the threshold of `common`
-    reached    what they do to the split that they were fitted to
-    """
-
-    rule: str
-    method: str
-    parameter: float
-    thresholds: tuple[float, ...]
-    reached: Effect
-
-    @property
-    def levels(self) -> Array:
-        """In the sense of `Seen.sure`."""
-        return sign(self.rule) * np.array(self.thresholds)
-
-    def policy(self) -> dict[str, Any]:
-        """An entry of a scenario's `policies`."""
-        return {"name": "threshold", "rule": self.rule, "thresholds": list(self.thresholds)}
-
-
 class Tuner:
     """Fits thresholds.
 
     Args:
         part: the calibration split.
-        rule: one of splitexit.confidence.RULES.
+        rule: one of splitexit.confidence.RULES that excludes no classes.
         costs: of the network.
 
     Raises what `Seen.of` raises.
     """
 
     def __init__(self, part: Part, rule: str, costs: Costs) -> None:
-        self.rule, self.costs, self.seen = rule, costs, Seen.of(part, rule)
+        self.rule, self.costs, self.seen, self._part = rule, costs, Seen.of(part, rule), part
 
     def fit(self, method: str, goal: Goal | None = None, a: float | None = None) -> Fit:
         """Thresholds by one of METHODS.
 
         Args:
             goal: what to search for; not with `a`, and not with `balanced`.
-            a: of `mean` and `balanced` (there 1 by default), with which nothing is searched.
+            a: of MULTIPLES and `balanced` (there 1 by default), with which nothing is searched.
 
         Raises UnknownNameError, UsageError where these do not go together or the goal is out of reach, and InputError
-        where `mean` has no mean to go by.
+        where a mean to go by is not above 0.
         """
         self._check(method, goal, a)
         if method == "balanced":
             return self._balanced(method, 1.0 if a is None else a)
         if a is not None:
-            return self._mean(a)
+            return self._multiple(method, a)
         assert goal is not None
         if method == "budgeted" and goal.kind != "lose":
             return self._balanced(method, self._ratio(goal))
-        return self._pick(self._candidates(method), goal)
+        return pick(self._candidates(method), goal, float(self.seen.right[-1].mean()))
 
     def _check(self, method: str, goal: Goal | None, a: float | None) -> None:
         if method not in METHODS:
             raise UnknownNameError("method", method, METHODS)
         if self.rule == "patience" and method != "common":
             raise UsageError(f"method {method}: patience is one whole number for all exits; take the method common")
+        if method == "mean-logit" and self.rule != "max_logit":
+            raise UsageError(f"method mean-logit is for the rule max_logit; for {self.rule} take the method mean")
         if method == "balanced" and goal is not None:
             raise UsageError("method balanced has its shares from a; the method budgeted looks for a goal")
-        if a is not None and (goal is not None or method not in ("mean", "balanced")):
-            raise UsageError(f"method {method}: a is for mean and balanced, and then there is no goal to look for")
+        if a is not None and (goal is not None or method not in (*MULTIPLES, "balanced")):
+            known = "mean, mean-logit and balanced"
+            raise UsageError(f"method {method}: a is for {known}, and then there is no goal to look for")
         if a is not None and not (isfinite(a) and a >= 0):
             raise UsageError(f"a = {a:g}: expected a number of at least 0")
         if goal is None and a is None and method != "balanced":
             raise UsageError(f"method {method} looks for a goal: a budget, or the accuracy that may be lost")
-        if goal is not None and isnan(goal.costs(self.costs)[0]):
-            raise UsageError("a budget of seconds needs a calibration; `splitexit calibrate` makes one")
+        if goal is not None:
+            goal.check(self.costs)
 
     def _fit(self, method: str, parameter: float, levels: Array) -> Fit:
         own = [NEVER[self.rule] if level == inf else sign(self.rule) * level for level in levels.tolist()]
-        return Fit(self.rule, method, parameter, tuple(own), effect(self.seen, levels, self.costs))
+        return Fit(self.rule, method, parameter, tuple(own), levels, self.seen.effect(levels, self.costs))
 
     def _candidates(self, method: str) -> Iterable[Fit]:
         if method == "common":
             return [self._common(level) for level in self._levels()]
-        if method == "mean":
-            return [self._mean(a) for a in self._multiples()]
+        if method in MULTIPLES:
+            return [self._multiple(method, a) for a in self._multiples(method)]
         return [self._balanced(method, ratio) for ratio in (*RATIOS, inf)]
 
     def _common(self, level: float) -> Fit:
@@ -282,21 +192,38 @@ class Tuner:
             return [float(count) for count in range(len(self.seen.sure), 0, -1)]
         return [inf, *_quantiles(self.seen.sure)[::-1]]
 
-    def _mean(self, a: float) -> Fit:
-        return self._fit("mean", a, a * self._means)
+    def _multiple(self, method: str, a: float) -> Fit:
+        return self._fit(method, a, a * self._means(method))
+
+    def _means(self, method: str) -> Array:
+        """What the thresholds of one of MULTIPLES are multiples of, (early exits,)."""
+        return self._logits if method == "mean-logit" else self._rights
 
     @cached_property
-    def _means(self) -> Array:
-        """Mean sureness of the samples that each early exit gets right, (early exits,)."""
+    def _rights(self) -> Array:
+        """Mean sureness of the samples that each early exit gets right."""
         right = self.seen.right[:-1]
         means = (self.seen.sure * right).sum(axis=1) / np.maximum(right.sum(axis=1), 1)
         if not (sign(self.rule) * means > 0).all():
             raise InputError(f"method mean: an exit whose {self.rule} is not above 0 on average has no multiple of it")
         return np.asarray(means)
 
-    def _multiples(self) -> list[float]:
-        """For `mean`: those at which one sample more leaves somewhere, between none and all."""
-        found = _quantiles(self.seen.sure / self._means[:, None])
+    @cached_property
+    def _logits(self) -> Array:
+        """Mean of all logits of each early exit; a mean below 0 would turn the sense of the factor round."""
+        said = [exit_.logits for exit_ in self._part.exits[:-1]]
+        means = np.array([z.mean(dtype=np.float64) for z in said if z is not None])
+        for exit_, mean in enumerate(means):
+            if mean <= 0:
+                raise InputError(
+                    f"method mean-logit: the logits of exit {exit_} are {mean:.3g} on average, and multiples of what "
+                    "is not above 0 do not go from lax to strict; take the method mean"
+                )
+        return means
+
+    def _multiples(self, method: str) -> list[float]:
+        """Those at which one sample more leaves somewhere, between none and all."""
+        found = _quantiles(self.seen.sure / self._means(method)[:, None])
         beyond = 1e-6  # more than rounding takes away
         return [found[0] - beyond, *found, found[-1] + beyond]
 
@@ -318,25 +245,6 @@ class Tuner:
         if excess(widest) <= 0:
             return inf
         return float(np.exp(brentq(excess, -widest, widest)))
-
-    def _pick(self, candidates: Iterable[Fit], goal: Goal) -> Fit:
-        """The best that meets the goal."""
-        candidates = list(candidates)
-        if goal.kind == "lose":
-            least = self.seen.right[-1].mean() - goal.value
-            enough = [fit for fit in candidates if fit.reached.accuracy >= least]
-            if not enough:
-                raise UsageError(f"out of reach: no thresholds of this method lose at most {goal.value:.2%}")
-            return min(enough, key=lambda fit: fit.reached.cost)
-        cheap = [fit for fit in candidates if _cost(fit, goal) <= goal.value]
-        if not cheap:
-            least = min(_cost(fit, goal) for fit in candidates)
-            raise UsageError(f"out of reach: the cheapest thresholds of this method cost {goal.shown(least)}")
-        return max(cheap, key=lambda fit: (fit.reached.accuracy, -_cost(fit, goal)))
-
-
-def _cost(fit: Fit, goal: Goal) -> float:
-    return fit.reached.seconds if goal.kind == "seconds" else fit.reached.cost
 
 
 def _quantiles(values: Array) -> list[float]:
