@@ -4,4 +4,6 @@ plan.py       which networks are trained on which data, read from a recipe file 
 methods.py    trains them one after another, and goes on where it was stopped
 score.py      what each says of the test images, beside its exit-free twin
 show.py       the table and the pictures
+
+dense.py, scenes.py, miou.py and dense_show.py are the same for exits that answer every pixel.
 """

@@ -1,17 +1,20 @@
-"""Per-pixel exits: a segmentation network that may stop early, trained jointly and with block-dependent losses.
+"""Per-pixel exits: segmentation networks that may stop early, trained jointly and with block-dependent losses.
 
 Block-dependent losses (Han et al., IEEE TNNLS 2023, doi 10.1109/TNNLS.2023.3282249) were tried on segmentation too;
 no public table or code of that was found, so what is reported is a comparison with joint training and with the
 exit-free twin, on the same scenes and for the same epochs. Every exit is a 1×1 convolution to the classes, scaled up to
 the image; a scene leaves at the first exit whose mean confidence over its pixels is high enough.
+
+A run folder holds NETWORK-SEED/ with the bundle of every finished network, which is not trained again.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,38 +22,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitexit.bench.scenes import SIZE, Scenes
-from splitexit.bundle import Exit, ModelSpec, Stage
-from splitexit.models.backbones import BACKBONES
-from splitexit.models.macs import Cost, measure
-from splitexit.models.multi_exit import MultiExitNet, Normalise
+from splitexit.bench.miou import Outcome, evaluate, pixels, score
+from splitexit.bench.scenes import CLASSES, SIZE, Scenes
+from splitexit.bundle import Bundle
+from splitexit.errors import ArtifactError
+from splitexit.models import multi_exit
+from splitexit.models.evaluate import autocast, describe_machine
+from splitexit.models.multi_exit import MultiExitNet, NetConfig
 from splitexit.models.objectives import OBJECTIVES, Objective, Progress
-from splitexit.models.placement import place
 from splitexit.models.spec import Spec, create
-from splitexit.report.curve import exit_costs
 
-Array = np.ndarray[Any, Any]
 Say = Callable[[str], None]
+Document = dict[str, Any]
 
-CLASSES = 11
 MEAN, STD = (0.48,) * 3, (0.25,) * 3
 """Near those of CIFAR-10, which the photographs may come from; the network's own batch norm does the rest."""
 
-LEVELS = 41
-"""Thresholds that are tried: quantiles of the mean confidence on the validation scenes."""
+HEAD: Spec = {"name": "splitexit.bench.dense:DenseHead"}
+"""Of every exit, the final one too."""
 
-HELD = 1.0
-"""Points of mIoU that may be lost against the final exit by leaving early."""
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class DenseRecipe:
     """How one network is trained.
 
+    name       what the table calls it
     shares     of the exits in the cost of the exit-free network; empty: the twin
     objective  a spec of the zoo of objectives
+    precision  bf16 or fp32, of the training alone
     """
 
+    name: str
     shares: tuple[float, ...]
     objective: Spec
     backbone: Spec
@@ -59,74 +63,71 @@ class DenseRecipe:
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    precision: str = "bf16"
     seed: int = 0
 
+    def steps(self, scenes: int) -> int:
+        """Updates of an epoch over so many scenes."""
+        return scenes // self.batch
 
-def recipes(backbone: Spec, shares: tuple[float, ...], epochs: int, seed: int) -> dict[str, DenseRecipe]:
+
+def recipes(backbone: Spec, shares: tuple[float, ...], epochs: int, seed: int) -> list[DenseRecipe]:
     """No early exits, joint training, and block-dependent losses as the paper has them for classification."""
     joint = {"name": "joint", "weights": "uniform"}
     block = {"name": "block-dependent", "reach": 2, "final": True}
-    return {
-        "exit-free": DenseRecipe((), joint, backbone, epochs, seed=seed),
-        "joint": DenseRecipe(shares, joint, backbone, epochs, seed=seed),
-        "block-dependent, reach 2, final": DenseRecipe(shares, block, backbone, epochs, seed=seed),
-    }
-
-
-def parts(scenes: int) -> tuple[tuple[str, int, int], ...]:
-    """Of which images, how many scenes, and their seed: to train, to choose thresholds, to test."""
-    return ("train", scenes, 0), ("train", scenes // 8, 1), ("test", scenes // 4, 2)
+    return [
+        DenseRecipe("exit-free", (), joint, backbone, epochs, seed=seed),
+        DenseRecipe("joint", shares, joint, backbone, epochs, seed=seed),
+        DenseRecipe("block-dependent-2", shares, block, backbone, epochs, seed=seed),
+    ]
 
 
 class DenseHead(nn.Module):
     """B×C×H×W -> B×K×SIZE×SIZE logits: a 1×1 convolution, then bilinear scaling (as in fully convolutional networks,
-    Long et al., CVPR 2015, arXiv 1411.4038)."""
+    Long et al., CVPR 2015, arXiv 1411.4038).
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        shape: C×H×W of the features read.
+        num_classes: K.
+    """
+
+    def __init__(self, *, shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
-        self.classify = nn.Conv2d(channels, CLASSES, 1)
+        self.classify = nn.Conv2d(shape[0], num_classes, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits; see the class."""
-        return F.interpolate(self.classify(features), size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+        """Logits in single precision; see the class."""
+        small = self.classify(features).float()
+        return F.interpolate(small, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
 
 
 def build(recipe: DenseRecipe) -> MultiExitNet:
-    """A new network, its weights drawn from the recipe's seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        blocks = create(BACKBONES, recipe.backbone).blocks(3)
-        costs, shape = list[Cost](), tuple[int, ...]((3, SIZE, SIZE))
-        for block in blocks:
-            costs.append(measure(block, shape))
-            shape = costs[-1].output_shape
-        total = sum(cost.macs for cost in costs) + measure(DenseHead(shape[0]), shape).macs
-        places = [*place(recipe.shares, [cost.macs for cost in costs], total), len(blocks)]
-        heads = [DenseHead(costs[number - 1].output_shape[0]) for number in places]
-    bounds = list(pairwise([0, *places]))
-    stages = [nn.Sequential(*blocks[a:b]) for a, b in bounds]
-    stages[0].insert(0, Normalise(MEAN, STD))
-    spec = ModelSpec(
-        name="dense",
-        backbone=dict(recipe.backbone),
+    """A new network, its weights drawn from the recipe's seed; raises UsageError where the exits do not fit."""
+    config = NetConfig(
+        backbone=recipe.backbone,
         input_shape=(3, SIZE, SIZE),
-        num_classes=CLASSES,
-        stages=tuple(
-            Stage(sum(c.macs for c in costs[a:b]), sum(c.layers for c in costs[a:b]), costs[b - 1].output_shape)
-            for a, b in bounds
-        ),
-        exits=tuple(
-            Exit(number, measure(head, costs[at - 1].output_shape).macs, 1, {"name": "dense"})
-            for number, (head, at) in enumerate(zip(heads, places, strict=True), 1)
-        ),
+        num_classes=len(CLASSES),
+        shares=recipe.shares,
+        head=HEAD,
+        final=HEAD,
+        mean=MEAN,
+        std=STD,
+        class_names=CLASSES,
+        name=f"dense-{recipe.name}",
     )
-    return MultiExitNet(stages, heads, spec)
+    return multi_exit.build(config, recipe.seed)
 
 
-def train(recipe: DenseRecipe, scenes: Scenes, say: Say = lambda line: None) -> MultiExitNet:
-    """Trains a new network on the scenes, on the CPU."""
-    net, objective = build(recipe), _objective(recipe)
-    steps = len(scenes) // recipe.batch
+def train(
+    recipe: DenseRecipe, scenes: Scenes, say: Say = lambda line: None, step_done: Callable[[], None] = lambda: None
+) -> MultiExitNet:
+    """Trains a new network on the scenes, on the CPU; `say` is told every epoch, `step_done` called after each step."""
+    # Channels last is faster, but in fp32 a strided 1×1 convolution of few channels then writes past its buffer:
+    # oneDNN issue 6035, seen with torch 2.13.
+    layout = torch.channels_last if recipe.precision == "bf16" else torch.contiguous_format
+    net: MultiExitNet = build(recipe).to(memory_format=layout)  # type: ignore[call-overload]
+    objective: Objective = create(OBJECTIVES, recipe.objective)
+    steps = recipe.steps(len(scenes))
     optimiser = torch.optim.SGD(
         net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
@@ -140,119 +141,76 @@ def train(recipe: DenseRecipe, scenes: Scenes, say: Say = lambda line: None) -> 
         for step in range(steps):
             part = scenes.take(order[step * recipe.batch : (step + 1) * recipe.batch])
             optimiser.zero_grad(set_to_none=True)
+            with autocast(CPU, recipe.precision):
+                outputs = net(pixels(part).contiguous(memory_format=layout))
             progress = Progress(costs, (epoch + step / steps) / recipe.epochs)
-            loss = objective.backward(net, net(pixels(part)), torch.from_numpy(part.masks), progress)
+            loss = objective.backward(net, outputs, torch.from_numpy(part.masks), progress)
             optimiser.step()
             schedule.step()
             total += float(loss)
+            step_done()
         say(f"epoch {epoch + 1:2d}  loss {total / steps:.4f}  {time.perf_counter() - started:.0f} s")
     return net.eval()
 
 
-def _objective(recipe: DenseRecipe) -> Objective:
-    made: Objective = create(OBJECTIVES, recipe.objective)
-    return made
+@dataclass
+class DenseBench:
+    """Trains and scores recipes, and keeps what is finished.
 
-
-def pixels(scenes: Scenes) -> Tensor:
-    """B×3×SIZE×SIZE in [0, 1], channels first in memory: the gradient of scaling up ends torch 2.13 otherwise."""
-    return torch.from_numpy(scenes.images).permute(0, 3, 1, 2).contiguous().float().div_(255)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What every exit says of n scenes.
-
-    confusion   (exits, n, K, K): pixels of each scene by true class and answered class
-    confidence  (exits, n): mean over the pixels of the largest probability
+    sets      scenes to train on, to choose thresholds, to test
+    folder    what holds everything
+    say       told, in a line each, what is being done
+    progress  told how many steps of training are done, of how many
     """
 
-    confusion: Array
-    confidence: Array
+    sets: Sequence[Scenes]
+    folder: Path
+    say: Say
+    progress: Callable[[int, int], None] = lambda done, total: None
+    _done: int = field(default=0, init=False)
 
-    def miou(self, exits: Array) -> float:
-        """Mean intersection over union of all pixels, in percent, where scene i leaves at `exits[i]`.
+    def run(self, recipes: Sequence[DenseRecipe]) -> Iterator[Document]:
+        """One document for each, as soon as it is there; the exit-free twin of a seed comes before its methods.
 
-        The mean is over the classes that occur or are answered.
+        Raises ArtifactError where the folder holds a network that was trained otherwise.
         """
-        together = self.confusion[exits, np.arange(self.confusion.shape[1])].sum(axis=0)
-        both = np.diag(together)
-        either = together.sum(axis=0) + together.sum(axis=1) - both
-        return 100.0 * float((both[either > 0] / either[either > 0]).mean())
+        train_on, validation, test = self.sets
+        total = sum(recipe.epochs * recipe.steps(len(train_on)) for recipe in recipes)
+        twins: dict[int, Outcome] = {}
+        for recipe in recipes:
+            net = self._trained(recipe, total)
+            held, seen = evaluate(net, validation), evaluate(net, test)
+            if not recipe.shares:
+                twins[recipe.seed] = seen
+            found = score(net, held, seen, twins[recipe.seed])
+            yield {"method": recipe.name, "seed": recipe.seed, "epochs": recipe.epochs, **found}
 
-    def leaving(self, threshold: float) -> Array:
-        """(n,) the exit at which each scene leaves: the first whose confidence reaches the threshold, else the last."""
-        fired = self.confidence >= threshold
-        fired[-1] = True
-        first: Array = np.argmax(fired, axis=0)
-        return first
+    def path(self, name: str, seed: int) -> Path:
+        """Where the bundle of a network is."""
+        return self.folder / f"{name}-{seed}"
 
+    def _trained(self, recipe: DenseRecipe, total: int) -> MultiExitNet:
+        folder, scenes = self.path(recipe.name, recipe.seed), self.sets[0]
+        made = {"recipe": json.loads(json.dumps(asdict(recipe))), "scenes": len(scenes), "scenes_sha256": scenes.sha256}
+        if (folder / "model.json").exists():
+            self.say(f"{folder} is there")
+            self._advance(recipe.epochs * recipe.steps(len(scenes)), total)
+            return _kept(folder, made)
+        self.say(f"{recipe.name}, seed {recipe.seed}, {recipe.epochs} epochs")
+        net = train(recipe, scenes, self.say, lambda: self._advance(1, total))
+        training = {"command": "splitexit bench dense", **made, "machine": describe_machine(CPU)}
+        # Read again, so that its figures are those of a later call to the last digit.
+        return multi_exit.load(multi_exit.save(net, folder, training))
 
-@torch.inference_mode()
-def evaluate(net: MultiExitNet, scenes: Scenes, size: int = 50) -> Outcome:
-    """Runs the network on all scenes."""
-    confusions, confidences = [], []
-    for start in range(0, len(scenes), size):
-        part = scenes.take(slice(start, start + size))
-        outputs = net(pixels(part))
-        confusions.append(np.stack([_confusion(output.argmax(1).numpy(), part.masks) for output in outputs]))
-        confidences.append(np.stack([output.softmax(1).amax(1).mean(dim=(1, 2)).numpy() for output in outputs]))
-    return Outcome(np.concatenate(confusions, axis=1), np.concatenate(confidences, axis=1))
-
-
-def _confusion(answered: Array, true: Array) -> Array:
-    """(n, K, K) pixels of every scene by true and answered class."""
-    flat = true.reshape(len(true), -1) * CLASSES + answered.reshape(len(true), -1)
-    return np.stack([np.bincount(scene, minlength=CLASSES**2).reshape(CLASSES, CLASSES) for scene in flat])
-
-
-def compare(recipes: Mapping[str, DenseRecipe], sets: Sequence[Scenes], say: Say) -> list[dict[str, Any]]:
-    """Trains and scores every recipe on scenes to train, to choose thresholds and to test; one document each."""
-    train_on, validation, test = sets
-    found = []
-    for name, recipe in recipes.items():
-        say(f"{name}, seed {recipe.seed}, {recipe.epochs} epochs")
-        net = train(recipe, train_on, say)
-        found.append({"method": name, "seed": recipe.seed, "epochs": recipe.epochs, **score(net, validation, test)})
-        say(f"mIoU by exit {' '.join(f'{value:.1f}' for value in found[-1]['miou'])}")
-    return found
+    def _advance(self, steps: int, total: int) -> None:
+        self._done += steps
+        self.progress(self._done, total)
 
 
-def score(net: MultiExitNet, validation: Scenes, test: Scenes) -> dict[str, Any]:
-    """mIoU of every exit on the test scenes, and of the cheapest threshold that loses at most HELD points."""
-    held, seen, costs = evaluate(net, validation), evaluate(net, test), exit_costs(net.spec) / net.spec.macs
-    levels = [2.0, *np.quantile(held.confidence, np.linspace(1.0, 0.0, LEVELS)).tolist()]
-    enough = held.miou(held.leaving(levels[0])) - HELD
-    sound = [level for level in levels if held.miou(held.leaving(level)) >= enough]
-    threshold = min(sound, key=lambda level: float(costs[held.leaving(level)].mean()))
-    exits = seen.leaving(threshold)
-    last = len(net.heads)
-    return {
-        "miou": [seen.miou(np.full(len(test), exit_)) for exit_ in range(last)],
-        "cost": list(net.relative_costs()),
-        "threshold": threshold,
-        "early_miou": seen.miou(exits),
-        "early_cost": float(costs[exits].mean()),
-        "exit_rates": (np.bincount(exits, minlength=last) / len(test)).tolist(),
-    }
-
-
-def table(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Head and lines, as text."""
-    rows = [
-        ["method", "mIoU by exit %", "cost by exit", "leaving early: mIoU %", "cost", "exit shares %", "epochs", "seed"]
-    ]
-    for one in found:
-        rows.append(
-            [
-                one["method"],
-                " ".join(f"{value:.1f}" for value in one["miou"]),
-                " ".join(f"{cost:.2f}" for cost in one["cost"]),
-                f"{one['early_miou']:.2f}",
-                f"{one['early_cost']:.1%}",
-                " ".join(f"{100 * rate:.0f}" for rate in one["exit_rates"]),
-                str(one["epochs"]),
-                str(one["seed"]),
-            ]
-        )
-    return rows
+def _kept(folder: Path, made: Document) -> MultiExitNet:
+    """A finished network; raises ArtifactError where it was made in another way."""
+    bundle = Bundle.open(folder)
+    changed = [key for key, value in made.items() if bundle.spec.training.get(key) != value]
+    if changed:
+        raise ArtifactError(f"{folder}: trained with another {' and other '.join(changed)}; choose another --out")
+    return multi_exit.load(bundle)

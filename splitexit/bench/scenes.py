@@ -6,6 +6,7 @@ images. Class 0 is the background, class k+1 the digit k.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from splitexit.models.data import ImageSet
 Array = np.ndarray[Any, Any]
 
 SIZE = 64
+CLASSES = ("background", *"0123456789")
 DIGITS, HEIGHTS = (1, 4), (20, 41)
 """How many digits a scene has, and how high they are in pixels: from the first up to, not including, the second."""
 
@@ -38,9 +40,21 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def sha256(self) -> str:
+        """Of all pixels and labels."""
+        digest = hashlib.sha256(self.images.tobytes())
+        digest.update(self.masks.tobytes())
+        return digest.hexdigest()
+
     def take(self, index: Array | slice) -> Scenes:
         """Those at these positions."""
         return Scenes(self.images[index], self.masks[index])
+
+
+def parts(scenes: int) -> tuple[tuple[str, int, int], ...]:
+    """Of which images, how many scenes, and their seed: to train, to choose thresholds, to test."""
+    return ("train", scenes, 0), ("train", scenes // 8, 1), ("test", scenes // 4, 2)
 
 
 def compose(digits: ImageSet, photographs: ImageSet, count: int, seed: int) -> Scenes:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from splitexit.bench.dense import DenseBench
     from splitexit.bench.methods import Source
     from splitexit.bench.plan import Plan
     from splitexit.models.data import ImageSet
@@ -102,41 +103,89 @@ def dense(
     backbone: Annotated[str, typer.Option(help="name or name:key=value,key=value")] = "resnet:depth=20",
     exits: Annotated[str, typer.Option(help="Where exits go, as for `train`.")] = "25,50,75",
     seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0-2.")] = "0",
+    out: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("runs/dense"),
     json: Json = False,
 ) -> None:
     """Per-pixel exits on digits pasted onto photographs: joint training, block-dependent losses, and no early exit.
 
     The thresholds for leaving early are chosen on scenes kept apart from the training; the test scenes come from test
-    images.
+    images. Finished networks are kept, and the same command goes on behind them.
     """
     from rich.console import Console
-    from rich.table import Table
 
     from splitexit.bench import dense as task
-    from splitexit.bench.scenes import compose
+    from splitexit.bench.scenes import compose, parts
     from splitexit.cli.live_output import teller
+    from splitexit.cli.models import bar
     from splitexit.cli.simulate import parse_seeds
     from splitexit.models.placement import parse_exits
     from splitexit.models.spec import parse_spec
     from splitexit.report.folder import to_json
 
-    sources = _named_sources(data, tuple(HUB))
-    say = teller(Console(stderr=True))
-    say("composing scenes")
-    images = {split: _read(sources, split) for split in ("train", "test")}
-    sets = [compose(*images[split], count, seed) for split, count, seed in task.parts(scenes)]
-    found = []
-    for seed in parse_seeds(seeds):
-        recipes = task.recipes(parse_spec(backbone), parse_exits(exits), epochs, seed)
-        found += task.compare(recipes, sets, say)
+    sources, places = _named_sources(data, tuple(HUB)), parse_exits(exits)
+    recipes = [r for seed in parse_seeds(seeds) for r in task.recipes(parse_spec(backbone), places, epochs, seed)]
+    for recipe in recipes:
+        task.build(recipe)  # says at once what does not fit
+    console, results = Console(stderr=True), list[dict[str, Any]]()
+    say = teller(console)
+    try:
+        say("composing scenes")
+        images = {split: _read(sources, split) for split in ("train", "test")}
+        sets = [compose(*images[split], count, seed) for split, count, seed in parts(scenes)]
+        with bar(console, "steps") as progress:
+            bench = task.DenseBench(sets, out, say, progress)
+            for found in bench.run(recipes):
+                results.append(found)
+                console.print(_dense_line(found), highlight=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; {out} keeps the finished networks", highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    document = {"scenes": [len(of) for of in sets], "machine": pick("cpu"), "methods": results, "run": str(out)}
+    (out / "summary.json").write_text(to_json(document) + "\n")
+    _write_dense(bench, results)
     if json:
-        print(to_json({"methods": found, "scenes": scenes, "machine": pick("cpu")}))
+        print(to_json(document))
         return
-    head, *lines = task.table(found)
-    table = Table(*head, box=None, pad_edge=False)
-    for line in lines:
-        table.add_row(*line)
-    Console(highlight=False).print(table)
+    _show_dense(results)
+    print(out)
+
+
+def _dense_line(found: dict[str, Any]) -> str:
+    exits = " ".join(f"{exit_['miou']:.1f}" for exit_ in found["exits"])
+    return f"  mIoU by exit {exits} %; leaving early {found['miou']:.1f} % at {found['cost']:.1%} of the cost"
+
+
+def _write_dense(bench: DenseBench, results: Sequence[dict[str, Any]]) -> None:
+    """The table, and the pictures where matplotlib is there."""
+    from importlib.util import find_spec
+
+    from splitexit.bench import dense_show
+    from splitexit.bundle import Bundle
+    from splitexit.models.multi_exit import load
+
+    (bench.folder / "table.md").write_text(dense_show.markdown(results))
+    if find_spec("matplotlib") is None:
+        return
+    dense_show.draw(results, bench.folder / "miou.png")
+    few = bench.sets[-1].take(slice(0, dense_show.SHOWN))
+    for found in results:
+        folder = bench.path(found["method"], found["seed"])
+        dense_show.strip(load(Bundle.open(folder)), few, found, bench.folder / f"scenes-{folder.name}.png")
+
+
+def _show_dense(results: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from splitexit.bench.dense_show import cells, grouped, heads
+
+    shown, table = Console(highlight=False), Table(box=None, pad_edge=False)
+    fitting = heads(shown.width)
+    for number, head in enumerate(fitting):
+        table.add_column(head, justify="left" if number == 0 else "right", overflow="fold")
+    for same in grouped(results):
+        table.add_row(*cells(same)[: len(fitting)])
+    shown.print(table)
 
 
 def _read(sources: dict[str, Source], split: str) -> tuple[ImageSet, ImageSet]:
