@@ -97,6 +97,13 @@ class ModelSpec:
         """The first exit at or behind `split` that needs no other: what a device without a reading runs on to."""
         return next(e for e, exit_ in enumerate(self.exits) if exit_.stage >= split and not exit_.additive)
 
+    def evidence(self, exit_: int) -> tuple[int, ...]:
+        """The exits whose outputs add up to what this one says: itself, and those before it that it adds to."""
+        first = exit_
+        while self.exits[first].additive:
+            first -= 1
+        return tuple(range(first, exit_ + 1))
+
     def to_json(self) -> dict[str, Any]:
         """The content of model.json."""
         return {

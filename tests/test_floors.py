@@ -75,7 +75,7 @@ LIBRARIES: dict[str, set[str]] = {
     "arrivals": {"annotated_types"},
     "scenario": {"pydantic", "pydantic_core", "annotated_types", "yaml"},
     "sim": TABLES | {"simpy", "numba"},
-    "models": TORCH | TABLES | {"PIL", "annotated_types", "datasets"},
+    "models": TORCH | TABLES | {"PIL", "annotated_types", "datasets", "scipy"},
     "live": TORCH | TABLES | {"grpc", "grpc_health", "grpc_reflection", "google", "PIL"},
     "check": TABLES,
     "demo": TABLES,

@@ -1,5 +1,6 @@
 """The single exit heads: what they compute, by hand, and what they cost, by formula."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,8 @@ from splitexit.models.exits.pooled import Pooled
 from splitexit.models.exits.sdn import SDN
 from splitexit.models.exits.sidenet import SideNet
 from splitexit.models.macs import measure
-from splitexit.models.multi_exit import NetConfig, build
+from splitexit.models.multi_exit import NetConfig, build, save
+from splitexit.models.runtime import Runtime
 from splitexit.models.spec import create, parse_spec
 
 
@@ -35,6 +37,8 @@ def head(text, shape, num_classes=10):
     ("text", "shape", "macs"),
     [
         ("pooled", (16, 32, 32), 16 * 10),
+        ("pooled:size=3", (16, 32, 32), 16 * 9 * 10),
+        ("pooled:size=4", (16, 2, 9), 16 * 2 * 4 * 10),
         ("eenet", (16, 32, 32), 16 * 11),
         ("eenet:trunk=bnpool", (16, 32, 32), 16 * 11),
         ("eenet:trunk=plain", (16, 8, 6), 16 * 8 * 6 * 11),
@@ -47,6 +51,9 @@ def head(text, shape, num_classes=10):
         ("exclusion:size=2", (64, 8, 8), 64 * 4 * 10),
         ("msdnet", (160, 8, 8), 9 * 128 * (160 * 16 + 128 * 4) + 128 * 10),
         ("msdnet:width=16", (8, 5, 5), 9 * 16 * (8 * 9 + 16 * 4) + 16 * 10),
+        ("bof", (16, 32, 32), 16 * 64 * 1024 + 64 * 10),
+        ("bof:words=8,bins=2", (16, 7, 5), 16 * 8 * 35 + 32 * 10),
+        ("bof:words=8,variant=classical", (16, 7, 5), 16 * 8 * 35 + 8 * 10),
     ],
 )
 def test_macs_equal_arithmetic(text, shape, macs):
@@ -59,12 +66,24 @@ def test_macs_equal_arithmetic(text, shape, macs):
         ("conv:size=0", "exit head 'conv': size must be a whole number from 1 to 256, found 0"),
         ("eenet:trunk=max", "exit head 'eenet': trunk must be pool or bnpool or plain, found 'max'"),
         ("eenet:trunks=pool", "did you mean 'trunk'"),
+        ("bof:variant=fuzzy", "exit head 'bof': variant must be logistic or classical, found 'fuzzy'"),
         ("msdnet:width=0", "exit head 'msdnet': width must be a whole number from 1 to 65536, found 0"),
     ],
 )
 def test_wrong_hyper_parameters_say_what_to_try(text, words):
     with pytest.raises(UsageError, match=words):
         head(text, (100, 1, 1))
+
+
+# Pooled
+
+
+def test_pooled_reads_the_mean_or_the_means_of_parts():
+    maps = torch.randn(6, 5, 4, 6)
+    one, four = Pooled(shape=(5, 4, 6), num_classes=4), Pooled(shape=(5, 4, 6), num_classes=4, size=2)
+    assert torch.equal(one(maps), one.linear(maps.mean(dim=(2, 3))))
+    torch.testing.assert_close(four(maps), four.linear(F.avg_pool2d(maps, (2, 3)).flatten(1)))
+    assert list(one.state_dict()) == list(four.state_dict()) == ["linear.weight", "linear.bias"]
 
 
 # EENet
@@ -213,6 +232,59 @@ def test_exclusion_repeats_no_value_of_a_smaller_map():
     module, maps = Exclusion(shape=(5, 1, 6), num_classes=4, size=2), torch.randn(3, 5, 1, 6)
     halves = torch.stack([maps[:, :, 0, :3].mean(2), maps[:, :, 0, 3:].mean(2)], dim=2)
     torch.testing.assert_close(module(maps), module.linear(halves.flatten(1)))
+
+
+# Some classes alone
+
+
+@pytest.fixture(params=["pooled", "pooled:size=2", "exclusion", "sdn", "bof:words=8", "conv:size=4", "eenet"])
+def pruned(request):
+    return build(
+        NetConfig({"name": "resnet", "depth": 14, "width": 4}, (3, 16, 16), 10, (0.3, 0.6), parse_spec(request.param))
+    ).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("classes", [[7], [0, 3, 4, 9], [8, 2], list(range(10))])
+def test_of_some_classes_every_exit_says_what_it_says_of_all(pruned, classes):
+    chosen, images = torch.tensor(classes), torch.rand(5, 3, 16, 16)
+    for exit_, stage in enumerate(pruned.spec.exit_stages):
+        features = pruned.run_stages(images, 0, stage)
+        few, all_ = pruned.read_exit(features, exit_, chosen), pruned.read_exit(features, exit_)[:, chosen]
+        assert few.shape == (5, len(classes))
+        torch.testing.assert_close(few, all_, rtol=1e-4, atol=1e-4)
+        assert torch.equal(few.argmax(1), all_.argmax(1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("text", "rows"), [("pooled:size=2", 3), ("exclusion", 3), ("sdn", 3), ("bof", 3), ("eenet", 11)]
+)
+def test_a_linear_layer_computes_no_class_that_is_not_asked_for(text, rows):
+    module, maps = head(text, (16, 8, 8)).eval(), torch.rand(1, 16, 8, 8)
+    net = build(NetConfig({"name": "resnet", "depth": 8, "width": 16}, (3, 8, 8), 10, (0.4,), parse_spec(text))).eval()
+    net.heads[0] = module
+    with FlopCounterMode(display=False) as counter:
+        net.read_exit(maps, 0, torch.tensor([1, 4, 6]))
+    columns = 11 if text == "eenet" else 10
+    assert counter.get_total_flops() // 2 == measure(module, (16, 8, 8)).macs - (columns - rows) * weights_of(module)
+
+
+def weights_of(module):
+    """That one class has in the last layer."""
+    return (module.classifier if isinstance(module, EENet) else module.linear).in_features
+
+
+def test_a_runtime_reads_some_classes_of_one_sample_and_of_several(tmp_path):
+    config = NetConfig({"name": "resnet", "depth": 8, "width": 4}, (1, 16, 16), 10, (0.4,), {"name": "exclusion"})
+    runtime = Runtime(save(build(config), tmp_path, {}))
+    images = torch.rand(3, 1, 16, 16).numpy()
+    features, classes = runtime.run_stages(images, 0, 2), np.array([9, 0, 4])
+    together = runtime.read_exit(features, 1, classes)
+    np.testing.assert_allclose(together, runtime.read_exit(features, 1)[:, classes], rtol=1e-4, atol=1e-4)
+    alone = runtime.read_exit(features[0], 1, classes)
+    assert alone.shape == (3,)
+    np.testing.assert_allclose(alone, together[0], rtol=1e-4, atol=1e-4)
 
 
 # MSDNet

@@ -61,7 +61,7 @@ def train(
     ] = "15,30,45,60,75,90",
     head: Annotated[
         str,
-        typer.Option(help="Exit head: pooled, conv, sdn, eenet, exclusion, sidenet, msdnet; name or name:key=value"),
+        typer.Option(help="Exit head: pooled, conv, bof, sdn, eenet, exclusion, sidenet, msdnet; or name:key=value"),
     ] = "pooled",
     objective: Annotated[
         str,

@@ -21,7 +21,7 @@ import numpy as np
 from splitexit.bundle import Bundle, ModelSpec
 from splitexit.calibration import Pair
 from splitexit.models import codecs, data
-from splitexit.models.runtime import Runtime, one_thread
+from splitexit.models.runtime import Runtime, one_thread, summed
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]
@@ -52,7 +52,9 @@ class Recorder:
         self.codecs = codecs.open_codecs(bundle, task.pairs)
 
     def run(self, images: Array) -> dict[str, Array]:
-        """What the heads put out, (n, width of the head): `exit<e>`, and `pair<i>.exit<e>` behind a lossy pair i.
+        """What the exits say, (n, width of the head): `exit<e>`, and `pair<i>.exit<e>` behind a lossy pair i.
+
+        Behind a pair, an additive exit adds to what the device's exits up to the split said of the same sample.
 
         Args:
             images: uint8 (n, H, W, C).
@@ -67,18 +69,30 @@ class Recorder:
         features = [image]
         for stage in range(spec.num_stages):
             features.append(runtime.run_stages(features[-1], stage, stage + 1))
-        row = {f"exit{e}": runtime.read_exit(features[at], e) for e, at in enumerate(spec.exit_stages)}
+        said = self._device(features)
+        row = {f"exit{e}": output for e, output in enumerate(said)}
         for number, pair in enumerate(self.task.pairs):
             payload = self.codecs[pair].encode(features[pair[0]])
             row[f"bytes{number}"] = np.array(len(payload), np.uint32)
             if not self.codecs[pair].lossless:
-                row |= {f"pair{number}.exit{e}": output for e, output in self._edge(payload, pair).items()}
+                row |= {f"pair{number}.exit{e}": output for e, output in self._edge(payload, pair, said).items()}
         return row
 
-    def _edge(self, payload: bytes, pair: Pair) -> dict[int, Array]:
-        """What the edge's heads put out for a payload, by exit."""
-        exits = self.task.edge_exits(self.runtime.spec, pair[0])
-        return self.runtime.exits_from(self.codecs[pair].decode(payload), pair[0], exits)
+    def _device(self, features: Sequence[Array]) -> list[Array]:
+        """What every exit says, from the features behind every number of stages."""
+        said: list[Array] = []
+        for exit_, of in enumerate(self.runtime.spec.exits):
+            output = self.runtime.read_exit(features[of.stage], exit_)
+            said.append(summed(output, said[-1]) if of.additive else output)
+        return said
+
+    def _edge(self, payload: bytes, pair: Pair, said: Sequence[Array]) -> dict[int, Array]:
+        """What the edge's exits say of a payload, by exit."""
+        spec, split = self.runtime.spec, pair[0]
+        exits, first = self.task.edge_exits(spec, split), spec.exits_after(split)[0]
+        return self.runtime.exits_from(
+            self.codecs[pair].decode(payload), split, exits, said[first - 1] if first else None
+        )
 
 
 @lru_cache(maxsize=1)

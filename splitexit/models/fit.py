@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,13 +23,15 @@ from splitexit.bundle import Bundle
 from splitexit.errors import ArtifactError, UsageError
 from splitexit.models import data, multi_exit
 from splitexit.models.augment import Batches
-from splitexit.models.evaluate import accuracies, autocast, on_device
+from splitexit.models.evaluate import accuracies, autocast, on_device, plain_batches
 from splitexit.models.multi_exit import NetConfig
 from splitexit.models.objectives import OBJECTIVES, Objective, Progress, class_logits
 from splitexit.models.recipe import Recipe
 from splitexit.models.spec import create
 
 STEPS_PER_REPORT = 20
+INITIAL_IMAGES = 100
+"""That heads see before the first epoch."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class Run:
     def fit(self, until: int) -> bool:
         """Trains up to epoch `until`; True where that is the end. An interruption loses the epoch it falls into."""
         self._resume()
+        if not self.history:
+            self._initialise()
         batches = Batches(*on_device(self.train_set, self.device), self.recipe.augment)
         for epoch in range(len(self.history), min(until, self.recipe.epochs)):
             started = time.perf_counter()
@@ -113,6 +118,13 @@ class Run:
             self._save()
             self.watcher.epoch(report)
         return len(self.history) >= self.recipe.epochs
+
+    def _initialise(self) -> None:
+        """Shows some training images, of all classes, to heads that begin from what they will read."""
+        order = np.random.default_rng(self.recipe.seed).permutation(len(self.train_set))
+        pixels, _ = next(plain_batches(self.train_set.take(np.sort(order[:INITIAL_IMAGES])), self.device))
+        self.net.train()
+        self.net.initialise(pixels)
 
     def _epoch(self, epoch: int, batches: Batches) -> float:
         """One pass over the data; returns the mean loss."""

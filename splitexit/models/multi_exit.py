@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
@@ -11,15 +12,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from splitexit.bundle import Bundle, Exit, ModelSpec, Stage, file_sha256
 from splitexit.errors import ArtifactError, UsageError
 from splitexit.models.backbones import BACKBONES, Backbone
-from splitexit.models.exits import HEADS
+from splitexit.models.exits import HEADS, Additive, Initialised, LinearHead
 from splitexit.models.macs import Cost, measure
+from splitexit.models.objectives import at_least_single
 from splitexit.models.placement import SDN_SHARES, place
 from splitexit.models.spec import Spec, create
 
@@ -98,19 +99,23 @@ class MultiExitNet(nn.Module):
         self.stages, self.heads, self.spec = nn.ModuleList(stages), nn.ModuleList(heads), spec
 
     def forward(self, images: Tensor, coupling: float = 1.0) -> list[Tensor]:
-        """Output of every exit: B×C×H×W pixels in [0, 1] -> E tensors B×K. Runs everything: for training.
+        """What every exit says: B×C×H×W pixels in [0, 1] -> E tensors B×K. Runs everything: for training.
 
-        Outputs are class logits. A head that learns when to stop has one column more, B×(K+1): the logit of its
+        These are class logits. A head that learns when to stop has one column more, B×(K+1): the logit of its
         confidence, before the sigmoid. The final head never has, so K is the width of the last output.
 
         Args:
             coupling: share of the early heads' gradient that goes on into the backbone; the heads' own is whole.
         """
-        logits, features, done = [], images, 0
+        logits: list[Tensor] = []
+        features, done = images, 0
         for exit_, stage in enumerate(self.spec.exit_stages):
             features = self.run_stages(features, done, stage)
             early = exit_ < self.spec.final_exit
-            logits.append(self.read_exit(_scale_gradient(features, coupling) if early else features, exit_))
+            said = self.read_exit(_scale_gradient(features, coupling) if early else features, exit_)
+            if self.spec.exits[exit_].additive:
+                said = at_least_single(said) + at_least_single(logits[-1])
+            logits.append(said)
             done = stage
         return logits
 
@@ -120,10 +125,38 @@ class MultiExitNet(nn.Module):
             features = stage(features)
         return features
 
-    def read_exit(self, features: Tensor, exit_: int) -> Tensor:
-        """Output of one exit from what its stage put out: B×K, or B×(K+1); see `forward`."""
-        logits: Tensor = self.heads[exit_](features)
-        return logits
+    def read_exit(self, features: Tensor, exit_: int, classes: Tensor | None = None) -> Tensor:
+        """Output of one exit's head from what its stage put out: B×K, or B×(K+1); see `forward`.
+
+        Of an additive exit that is what it adds to the one before it.
+
+        Args:
+            classes: numbers of the n classes that are asked for: B×n. A head that ends in one linear layer computes
+                no others (tail pruning for class exclusion, arXiv 2309.13443).
+        """
+        seen, head = _opened(self.heads[exit_], features)
+        if classes is None:
+            logits: Tensor = head(seen)
+            return logits
+        few: Tensor = head(seen, classes) if isinstance(head, LinearHead) else head(seen)[:, classes]
+        return few
+
+    @torch.no_grad()
+    def initialise(self, images: Tensor) -> None:
+        """Lets heads that begin from what they will read do so: once, before a training starts.
+
+        Stages run as they will in the training, on a copy, so that no batch norm counts these B×C×H×W pixels.
+        """
+        if not any(isinstance(_member(head), Initialised) for head in self.heads):
+            return
+        stages, features, done = deepcopy(self.stages), images, 0
+        for head, stage in zip(self.heads, self.spec.exit_stages, strict=True):
+            for part in stages[done:stage]:
+                features = part(features)
+            seen, inner = _opened(head, features)
+            if isinstance(inner, Initialised):
+                inner.initialise(seen)
+            done = stage
 
     def freeze_backbone(self) -> None:
         """Stages and the final head keep their weights from now on; only the early heads can still be trained."""
@@ -139,9 +172,24 @@ class MultiExitNet(nn.Module):
         return self
 
     def relative_costs(self) -> tuple[float, ...]:
-        """For every exit, the cost up to it and of its own head, relative to the exit-free network; the last is 1."""
-        spent = list(accumulate(stage.macs for stage in self.spec.stages))
-        return tuple((spent[e.stage - 1] + e.macs) / self.spec.macs for e in self.spec.exits)
+        """For every exit, the cost up to it, relative to the exit-free network; the last is 1.
+
+        Of the heads, its own counts, and those that it adds to.
+        """
+        exits, spent = self.spec.exits, list(accumulate(stage.macs for stage in self.spec.stages))
+        heads = [sum(exits[read].macs for read in self.spec.evidence(exit_)) for exit_ in range(len(exits))]
+        return tuple((spent[e.stage - 1] + macs) / self.spec.macs for e, macs in zip(exits, heads, strict=True))
+
+
+def _opened(head: nn.Module, features: Tensor) -> tuple[Tensor, nn.Module]:
+    """What the member of the head zoo sees, and that member: see `_head`."""
+    member = _member(head)
+    return features if member is head else head.get_submodule("0")(features), member
+
+
+def _member(head: nn.Module) -> nn.Module:
+    narrowed = isinstance(head, nn.Sequential) and isinstance(head[0], LastChannels)
+    return head.get_submodule("1") if narrowed else head
 
 
 def _scale_gradient(features: Tensor, factor: float) -> Tensor:
@@ -168,6 +216,7 @@ def build(config: NetConfig, seed: int = 0) -> MultiExitNet:
         total = sum(macs) + _final_cost(final, costs[-1].output_shape, config).macs
         places = place(config.shares, macs, total, backbone.first_exit)
         heads = [*(head(config.head, number) for number in places), final]
+        _tie(heads[:-1])
         return _assemble(config, blocks, costs, [*places, len(blocks)], heads)
 
 
@@ -184,6 +233,13 @@ def _head(backbone: Backbone, spec: Spec, number: int, shape: Shape, num_classes
     channels = backbone.head_channels(number) or shape[0]
     head = create(HEADS, spec, shape=(channels, *shape[1:]), num_classes=num_classes)
     return head if channels == shape[0] else nn.Sequential(LastChannels(channels), head)
+
+
+def _tie(early: Sequence[nn.Module]) -> None:
+    """Makes early heads that add to one another do so."""
+    for before, after in pairwise(map(_member, early)):
+        if isinstance(after, Additive):
+            after.follow(before)
 
 
 def _final_cost(final: nn.Module, shape: Shape, config: NetConfig) -> Cost:
@@ -212,6 +268,8 @@ def _assemble(
     stages[0].insert(0, Normalise(config.mean, config.std))
     specs = [config.head] * (len(heads) - 1) + [config.final]
     exits = [_exit(cuts.index(p) + 1, head, costs[p - 1], of) for p, head, of in zip(places, heads, specs, strict=True)]
+    adds = [isinstance(_member(head), Additive) for head in heads[1:-1]]
+    exits[1:-1] = [replace(exit_, additive=it) for exit_, it in zip(exits[1:-1], adds, strict=True)]
     spec = ModelSpec(
         name=config.name,
         backbone={**config.backbone, "cuts": cuts},
@@ -243,6 +301,7 @@ def from_spec(spec: ModelSpec) -> MultiExitNet:
     channels = spec.input_shape[0]
     stages[0].insert(0, Normalise([0.5] * channels, [0.25] * channels))
     heads = [_head(backbone, e.head, cuts[e.stage], spec.shape_at(e.stage), spec.num_classes) for e in spec.exits]
+    _tie(heads[:-1])
     return MultiExitNet(stages, heads, spec)
 
 
@@ -266,9 +325,8 @@ def start_from(net: MultiExitNet, bundle: Bundle) -> None:
 def save(net: MultiExitNet, folder: Path, training: Mapping[str, Any]) -> Bundle:
     """Writes model.safetensors and model.json, each through a temporary name."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     partial = folder / "model.safetensors.partial"
-    partial.write_bytes(to_bytes(state))
+    save_model(net, str(partial))  # a tensor that heads share is written once
     partial.replace(folder / "model.safetensors")
     digest = file_sha256(folder / "model.safetensors")
     spec = replace(net.spec, training=dict(training), weights_sha256=digest)
@@ -283,7 +341,7 @@ def load(bundle: Bundle) -> MultiExitNet:
     bundle.check_weights()
     try:
         net = from_spec(bundle.spec)
-        net.load_state_dict(load_file(bundle.weights))
+        load_model(net, bundle.weights)
     except (SafetensorError, KeyError, RuntimeError) as error:
         why = " ".join(str(error).split())[:160]
         raise ArtifactError(f"{bundle.weights}: does not fit model.json: {why}") from error

@@ -55,22 +55,45 @@ class Runtime:
         return out if features.ndim == 4 else out[0]
 
     @torch.inference_mode()
-    def read_exit(self, features: Array, exit_: int) -> Array:
+    def read_exit(self, features: Array, exit_: int, classes: Array | None = None) -> Array:
         """Output of one exit from what its stage put out: (num_classes,) logits, or (N, num_classes) of N.
 
-        A head that learns when to stop adds the logit of its confidence as the last column.
+        A head that learns when to stop adds the logit of its confidence as the last column. Of an additive exit it is
+        what it adds to the logits of the one before.
+
+        Args:
+            classes: int64 numbers of the n classes that are asked for; then (n,) or (N, n) in their order.
         """
-        logits: Array = self._net.read_exit(_batch(features), exit_).numpy()
+        chosen = None if classes is None else torch.from_numpy(classes)
+        logits: Array = self._net.read_exit(_batch(features), exit_, chosen).numpy()
         return logits if features.ndim == 4 else logits[0]
 
-    def exits_from(self, features: Array, split: int, exits: tuple[int, ...]) -> dict[int, Array]:
-        """Outputs of these exits, in ascending order and none in front of `split`, every stage run once."""
-        logits, stage = {}, split
-        for exit_ in exits:
-            at = self.spec.exit_stages[exit_]
+    def exits_from(
+        self, features: Array, split: int, exits: tuple[int, ...], before: Array | None = None
+    ) -> dict[int, Array]:
+        """What these exits say, in ascending order and none in front of `split`; every stage and head runs once.
+
+        Exits behind `split` that an additive one adds to are read as well.
+
+        Args:
+            before: what the last exit says that is not behind `split`; an additive exit right behind it adds to that.
+        """
+        said: dict[int, Array] = {}
+        stage, spec = split, self.spec
+        needed = {read for exit_ in exits for read in spec.evidence(exit_) if spec.exit_stages[read] > split}
+        for exit_ in sorted({*exits, *needed}):
+            at = spec.exit_stages[exit_]
             features = self.run_stages(features, stage, at)
-            logits[exit_], stage = self.read_exit(features, exit_), at
-        return logits
+            output, stage = self.read_exit(features, exit_), at
+            said[exit_] = summed(output, said.get(exit_ - 1, before)) if spec.exits[exit_].additive else output
+        return {exit_: said[exit_] for exit_ in exits}
+
+
+def summed(output: Array, before: Array | None) -> Array:
+    """What an additive exit says; raises ValueError where nobody read the exit before it."""
+    if before is None:
+        raise ValueError("an additive exit needs what the exit before it says")
+    return np.asarray(output + before)
 
 
 def _batch(features: Array) -> Tensor:

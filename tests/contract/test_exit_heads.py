@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from splitexit.bundle import Bundle
 from splitexit.errors import UsageError
 from splitexit.models import multi_exit
-from splitexit.models.exits import HEADS
+from splitexit.models.exits import HEADS, Additive
+from splitexit.models.exits.pooled import Pooled
 from splitexit.models.macs import measure
 from splitexit.models.multi_exit import NetConfig
 from splitexit.models.spec import create
@@ -107,3 +108,26 @@ def test_a_network_with_it_is_the_same_after_saving_and_loading(name, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(outputs, again, strict=True))
     assert [z.shape[1] in (3, 4) for z in outputs[:-1]] == [True, True]
     assert outputs[-1].shape == (2, 3)
+
+
+@torch.no_grad()
+def test_read_one_after_another_the_exits_say_what_they_say_in_one_pass(name):
+    """Some put out what they add to the exit before them; all do so where a training has let them begin from images."""
+    config = NetConfig({"name": "resnet", "depth": 8, "width": 4}, (1, 16, 12), 3, (0.3, 0.6), {"name": name})
+    net, images = multi_exit.build(config).train(), torch.rand(4, 1, 16, 12)
+    net.initialise(images)
+    features, done, said = images, 0, []
+    for exit_, of in enumerate(net.eval().spec.exits):
+        features, done = net.run_stages(features, done, of.stage), of.stage
+        output = net.read_exit(features, exit_)
+        said.append(output + said[-1] if of.additive else output)
+    assert all(torch.equal(a, b) for a, b in zip(said, net(images), strict=True))
+
+
+def test_an_additive_head_adds_to_its_own_kind_alone(head):
+    module = head(shape=MAP, num_classes=4)
+    if isinstance(module, Additive):
+        with pytest.raises(UsageError, match="of the first"):
+            module.follow(Pooled(shape=MAP, num_classes=4))
+    else:
+        assert not hasattr(module, "follow")

@@ -7,7 +7,6 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from splitexit.models.exits._ranges import check
 from splitexit.models.exits.pooled import Pooled
 
 
@@ -21,13 +20,10 @@ class Conv(nn.Module):
         shape: C×H×W of the features read.
         num_classes: K.
         size: the widest map that is pooled.
-
-    Raises UsageError where `size` is out of range.
     """
 
     def __init__(self, *, shape: tuple[int, ...], num_classes: int, size: Annotated[int, Ge(1), Le(256)] = 8) -> None:
         super().__init__()
-        check(Conv, size=size)
         channels, height, width = shape
         layers: list[nn.Module] = []
         while max(height, width) > size:

@@ -7,8 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from splitexit.models.exits._ranges import check
-
 
 class EENet(nn.Module):
     """B×C×H×W -> B×(K+1): K class logits, and behind them the logit of the confidence, from the same features.
@@ -25,15 +23,12 @@ class EENet(nn.Module):
             `bnpool` normalises the map by batch normalisation first;
             `plain` takes the whole map, f = C·H·W numbers. The authors' code takes the image's H and W instead, so
             theirs fails behind any stride.
-
-    Raises UsageError for another trunk.
     """
 
     def __init__(
         self, *, shape: tuple[int, ...], num_classes: int, trunk: Literal["pool", "bnpool", "plain"] = "pool"
     ) -> None:
         super().__init__()
-        check(EENet, trunk=trunk)
         channels, height, width = shape
         layers: list[nn.Module] = [nn.BatchNorm2d(channels)] if trunk == "bnpool" else []
         if trunk != "plain":

@@ -7,7 +7,6 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from splitexit.models.exits._ranges import check
 from splitexit.models.exits.pooled import Pooled
 
 
@@ -22,15 +21,12 @@ class MSDNet(nn.Module):
         shape: C×H×W of the features read.
         num_classes: K.
         width: channels of the two convolutions; 128 in the public code.
-
-    Raises UsageError where `width` is out of range.
     """
 
     def __init__(
         self, *, shape: tuple[int, ...], num_classes: int, width: Annotated[int, Ge(1), Le(65536)] = 128
     ) -> None:
         super().__init__()
-        check(MSDNet, width=width)
         self.branch = nn.Sequential(*_halve(shape[0], width), *_halve(width, width))
         self.pooled = Pooled(shape=(width, 1, 1), num_classes=num_classes)
 

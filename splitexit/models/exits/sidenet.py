@@ -7,8 +7,6 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from splitexit.models.exits._ranges import check
-
 
 class SideNet(nn.Module):
     """B×C×H×W -> B×K logits: global average pooling, one hidden layer with ReLU, one linear layer.
@@ -22,15 +20,12 @@ class SideNet(nn.Module):
         shape: C×H×W of the features read.
         num_classes: K.
         hidden: units of the hidden layer. The abstract says "single hidden layer perceptron"; 512 is inferred.
-
-    Raises UsageError where `hidden` is out of range.
     """
 
     def __init__(
         self, *, shape: tuple[int, ...], num_classes: int, hidden: Annotated[int, Ge(1), Le(65536)] = 512
     ) -> None:
         super().__init__()
-        check(SideNet, hidden=hidden)
         self.perceptron = nn.Sequential(nn.Linear(shape[0], hidden), nn.ReLU(), nn.Linear(hidden, num_classes))
 
     def forward(self, features: Tensor) -> Tensor:
