@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from splitexit.report.plots import COLOURS, figure
+from splitexit.report.methods import picture
 
 Document = dict[str, Any]
 
@@ -61,32 +61,9 @@ def _mean(seeds: Sequence[Document], key: str) -> float:
 
 
 def draw(results: Sequence[Document], folder: Path) -> list[Path]:
-    """A picture for every data set: accuracy over cost, a line for each method, every exit alone as a cross."""
+    """A picture for every data set; see splitexit.report.methods."""
     files = []
     for data, of_data in groupby(grouped(results), lambda seeds: str(seeds[0]["data"])):
-        fig, axes = figure()
-        for number, seeds in enumerate(of_data):
-            colour, first = COLOURS[number % len(COLOURS)], seeds[0]
-            line = sorted((p["cost"], p["accuracy"]) for p in first["curve"])
-            axes.plot(
-                *zip(*line, strict=True),
-                "-",
-                color=colour,
-                linewidth=1.2,
-                label=f"{first['network']}, by {first['rule']}",
-            )
-            axes.plot(
-                *zip(*((e["cost"], e["accuracy"]) for e in first["exits"]), strict=True),
-                "x",
-                color=colour,
-                markersize=5,
-            )
-            axes.axhline(first["twin_accuracy"], color=colour, linewidth=0.6, linestyle=":")
-        axes.set_xlabel("mean cost, share of the exit-free network's multiply-accumulates")
-        axes.set_ylabel("test accuracy in %")
-        axes.set_title(f"{data}: line = leaving early, cross = one exit for all, dotted = exit-free twin", fontsize=9)
-        axes.set_xlim(left=0)
-        axes.legend(fontsize=7, loc="lower right", frameon=False)
         files.append(folder / f"{data}.png")
-        fig.savefig(files[-1])
+        picture(data, list(of_data), files[-1])
     return files

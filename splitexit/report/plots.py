@@ -28,14 +28,26 @@ def require_matplotlib() -> None:
 
 def figure(width: float = 7.0, height: float = 4.5) -> tuple[Figure, Axes]:
     """A figure with one pair of axes; raises UsageError where matplotlib is not installed."""
+    fig, axes = panels([["all"]], width, height)
+    return fig, axes["all"]
+
+
+def panels(
+    layout: Sequence[Sequence[str]], width: float, height: float, heights: Sequence[float] | None = None
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with several pairs of axes by name, laid out as in matplotlib's `subplot_mosaic`.
+
+    `heights` are those of the rows, relative to each other. Raises what `figure` does.
+    """
     require_matplotlib()
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width, height), layout="constrained", dpi=140)
-    axes = fig.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    return fig, axes
+    named: dict[str, Axes] = fig.subplot_mosaic([list(row) for row in layout], height_ratios=heights)
+    for axes in named.values():
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    return fig, named
 
 
 def accuracy_over_latency(comparison: Comparison, path: Path) -> None:
