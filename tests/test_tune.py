@@ -214,6 +214,10 @@ def test_little_accuracy_is_lost(method: str, rule: str) -> None:
     costs = [fit.reached.cost for fit in fits]
     assert costs == sorted(costs, reverse=True)
     assert costs[0] > costs[-1]
+    same = tuner(rule).fit(method, Goal("accuracy", whole - 0.02))
+    assert same.thresholds == fits[1].thresholds
+    with pytest.raises(UsageError, match=r"no thresholds of this method are right in at least 100.00%"):
+        tuner(rule).fit(method, Goal("accuracy", 1.0))
 
 
 def test_patience_is_a_whole_number_for_all() -> None:
@@ -327,6 +331,9 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str], bundle: Path) ->
     assert document["ece"]["bins"] == 15
     tempered = temperature.temper(SAYS.calibration, SAYS.test)
     assert document["ece"]["all"] == pytest.approx([of_exit.ece[0] for of_exit in tempered], abs=1e-4)
+    floor = json.loads(said(capsys, bundle, "--accuracy", 80, "--json"))
+    assert floor["goal"] == {"kind": "accuracy", "value": 0.8}
+    assert 0.8 <= floor["calibration"]["accuracy"] < 0.83
     budget = json.loads(said(capsys, bundle, "--budget-ms", 20, "--json"))
     assert 0.011 < budget["calibration"]["seconds"] <= 0.020
 

@@ -133,6 +133,7 @@ def test_little_accuracy_is_lost(rule: str, method: str, points: float) -> None:
     fit = ExclusionTuner(part, rule, COSTS).fit(method, Goal("lose", points))
     assert fit.reached.accuracy >= whole - points
     assert fit.reached == Odds.of(part, rule).effect(np.array(fit.thresholds), COSTS)
+    assert ExclusionTuner(part, rule, COSTS).fit(method, Goal("accuracy", whole - points)).thresholds == fit.thresholds
 
 
 def test_the_authors_search_by_hand() -> None:
@@ -177,7 +178,7 @@ def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="unknown method of rule exclusion 'greed'; did you mean 'greedy'"):
         tuner.fit("greed", Goal("lose", 0.01))
     for method in METHODS:
-        with pytest.raises(UsageError, match="rule exclusion: it takes no a; give a budget"):
+        with pytest.raises(UsageError, match="rule exclusion: it takes no a; give a budget or an accuracy"):
             tuner.fit(method, a=1.0)
     with pytest.raises(UsageError, match="for a budget take greedy"):
         tuner.fit("in-turn", Goal("macs", 0.5))
@@ -218,7 +219,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run(asked) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "rule exclusion, method greedy for at most 3 points less accuracy"
-    (place,) = (number for number, line in enumerate(lines) if "classes left (test)" in line)
+    (place,) = (number for number, line in enumerate(lines) if "classes (test)" in line)
     assert [lines[place + 1 + e].split()[:2] for e in range(3)] == [
         [str(e), f"{fit.reached.classes_left[e]:.2f}"] for e in range(3)
     ]

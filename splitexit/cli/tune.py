@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
     from splitexit.bundle import Bundle
     from splitexit.recording import Part, Recording
-    from splitexit.tune.effects import Costs, Effect, Fit, Goal, View
+    from splitexit.tune.effects import Costs, Effect, Fit, Goal, Kind, View
     from splitexit.tune.temperature import Tempered
+
+UNITS: dict[Kind, float] = {"lose": 100.0, "accuracy": 100.0, "macs": 1.0, "seconds": 1e3}
+"""How many of what a person types make one of a goal's."""
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +53,10 @@ def tune(
         float | None,
         typer.Option(min=0, help="Points of accuracy that may be lost; what is looked for by default, with 1."),
     ] = None,
+    accuracy: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Percent of the answers that must be right, as cheaply as it goes."),
+    ] = None,
     a: Annotated[
         float | None,
         typer.Option(
@@ -70,31 +77,30 @@ def tune(
     from splitexit.errors import UsageError
     from splitexit.recording import Recording
 
-    goals = {"lose": lose, "macs": budget, "seconds": budget_ms}
+    goals: dict[Kind, float | None] = {"lose": lose, "accuracy": accuracy, "macs": budget, "seconds": budget_ms}
     opened = Bundle.open(bundle)
     recording = Recording.load(opened.recording, opened.spec)
     if temperature:
         if any(given is not None for given in (*goals.values(), a, out)):
-            raise UsageError("--temperature only reports: it takes no budget, --lose, --a or --out")
+            raise UsageError("--temperature only reports: it takes no budget, --lose, --accuracy, --a or --out")
         _temperatures(recording, json)
         return
     goal = _goal(goals, searched=a is None and method != "balanced")
     _thresholds(opened, recording, rule, method, goal, a, out, json)
 
 
-def _goal(given: dict[str, float | None], searched: bool) -> Goal | None:
+def _goal(given: dict[Kind, float | None], searched: bool) -> Goal | None:
     """The goal among these options; --lose 1 by default where one is `searched`. Raises UsageError for several."""
     from splitexit.errors import UsageError
     from splitexit.tune.effects import Goal
 
-    found = {kind: value for kind, value in given.items() if value is not None}
+    found: dict[Kind, float] = {kind: value for kind, value in given.items() if value is not None}
     if len(found) > 1:
-        raise UsageError("give one of --budget, --budget-ms and --lose")
+        raise UsageError("give one of --budget, --budget-ms, --lose and --accuracy")
     if not found:
         return Goal("lose", 0.01) if searched else None
-    if "macs" in found:
-        return Goal("macs", found["macs"])
-    return Goal("seconds", found["seconds"] / 1e3) if "seconds" in found else Goal("lose", found["lose"] / 100)
+    ((kind, value),) = found.items()
+    return Goal(kind, value / UNITS[kind])
 
 
 def _thresholds(
@@ -177,10 +183,11 @@ def _title(fit: Fit, goal: Goal | None) -> str:
     wanted = {
         None: "",
         "lose": "for at most {:g} points less accuracy",
+        "accuracy": "for at least {:g} % right",
         "macs": "for {:.4g} of the exit-free network's cost",
         "seconds": "for {:.4g} ms on average",
     }[None if goal is None else goal.kind]
-    value = 0.0 if goal is None else goal.value * {"lose": 100, "macs": 1, "seconds": 1e3}[goal.kind]
+    value = 0.0 if goal is None else goal.value * UNITS[goal.kind]
     parameter = "" if fit.method == "common" or isnan(fit.parameter) else f", a = {fit.parameter:.4g}"
     return " ".join(f"rule {fit.rule}, method {fit.method}{parameter} {wanted.format(value)}".split())
 
@@ -212,7 +219,7 @@ def _narrowing(fitted: Effect, tested: Effect) -> Table | None:
     if not isinstance(fitted, Narrowed) or not isinstance(tested, Narrowed):
         return None
     table = Table("exit", box=None, pad_edge=False)
-    for heading in ("classes left (calibration)", "own excluded", "classes left (test)", "own excluded"):
+    for heading in ("classes (calibration)", "own excluded", "classes (test)", "own excluded"):
         table.add_column(heading, justify="right")
     for exit_ in range(len(fitted.classes_left)):
         cells = [

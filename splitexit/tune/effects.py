@@ -22,6 +22,7 @@ from splitexit.report.curve import exit_costs
 from splitexit.tune.temperature import ece
 
 Array = np.ndarray[Any, Any]
+Kind = Literal["lose", "accuracy", "macs", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,23 @@ class View(ABC):
 class Goal:
     """What thresholds are to achieve on the split that they are fitted to.
 
-    lose     at most this share of accuracy is lost against never leaving early, as cheaply as possible
-    macs     a mean cost of at most this, in MACs relative to the exit-free network, as accurately as possible
-    seconds  likewise in seconds
+    lose      at most this share of accuracy is lost against never leaving early, as cheaply as possible
+    accuracy  at least this share of the answers is right, as cheaply as possible
+    macs      a mean cost of at most this, in MACs relative to the exit-free network, as accurately as possible
+    seconds   likewise in seconds
     """
 
-    kind: Literal["lose", "macs", "seconds"]
+    kind: Kind
     value: float
+
+    @property
+    def budget(self) -> bool:
+        """Whether it is the cost that is given."""
+        return self.kind in ("macs", "seconds")
+
+    def least(self, whole: float) -> float:
+        """The accuracy that is needed where that of never leaving early is `whole`; none for a budget."""
+        return {"lose": whole - self.value, "accuracy": self.value}.get(self.kind, 0.0)
 
     def costs(self, costs: Costs) -> Array:
         """By exit, in the goal's unit."""
@@ -180,10 +191,11 @@ class Fit:
 def pick(candidates: Iterable[Fit], goal: Goal, whole: float) -> Fit:
     """The best that meets the goal; `whole` is the accuracy without leaving early. Raises UsageError without any."""
     candidates = list(candidates)
-    if goal.kind == "lose":
-        enough = [fit for fit in candidates if fit.reached.accuracy >= whole - goal.value]
+    if not goal.budget:
+        enough = [fit for fit in candidates if fit.reached.accuracy >= goal.least(whole)]
         if not enough:
-            raise UsageError(f"out of reach: no thresholds of this method lose at most {goal.value:.2%}")
+            asked = "lose at most" if goal.kind == "lose" else "are right in at least"
+            raise UsageError(f"out of reach: no thresholds of this method {asked} {goal.value:.2%}")
         return min(enough, key=lambda fit: fit.reached.cost)
     cheap = [fit for fit in candidates if goal.cost(fit.reached) <= goal.value]
     if not cheap:

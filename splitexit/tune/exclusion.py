@@ -182,7 +182,7 @@ class ExclusionTuner:
         """β by one of METHODS.
 
         Args:
-            goal: what to search for; `in-turn` takes the accuracy that may be lost, no budget.
+            goal: what to search for; `in-turn` takes an accuracy, no budget.
             a: must be None; no method of these has one.
 
         Raises UnknownNameError, and UsageError where these do not go together or the goal is out of reach.
@@ -190,7 +190,7 @@ class ExclusionTuner:
         if method not in METHODS:
             raise UnknownNameError(f"method of rule {self.rule}", method, METHODS)
         if a is not None or goal is None:
-            raise UsageError(f"rule {self.rule}: it takes no a; give a budget, or the accuracy that may be lost")
+            raise UsageError(f"rule {self.rule}: it takes no a; give a budget or an accuracy")
         goal.check(self.costs)
         if method == "in-turn":
             return self._in_turn(goal)
@@ -205,14 +205,14 @@ class ExclusionTuner:
             yield self._fit("common", np.full(len(self.odds.log_p), level), level)
 
     def _in_turn(self, goal: Goal) -> Fit:
-        if goal.kind != "lose":
-            raise UsageError("method in-turn looks for the accuracy that may be lost; for a budget take greedy")
+        if goal.budget:
+            raise UsageError("method in-turn looks for an accuracy; for a budget take greedy")
         levels = self.odds.never
         for exit_ in np.argsort(-self.costs.macs[:-1]):
             enough = STEPS[0]
             for step in STEPS:
                 levels[exit_] = step
-                if not self.odds.leave(levels).right.mean() > self._whole - goal.value:
+                if not self.odds.leave(levels).right.mean() > goal.least(self._whole):
                     break
                 enough = step
             levels[exit_] = enough
@@ -221,15 +221,15 @@ class ExclusionTuner:
     def _greedy(self, goal: Goal) -> Iterator[Fit]:
         """Paths of steps, each of which makes it cheaper, until none keeps the goal."""
         yield from self._path(self.odds.never, goal)
-        if goal.kind == "lose":
+        if not goal.budget:
             yield from self._path(self._in_turn(goal).levels, goal)
 
     def _path(self, start: Array, goal: Goal) -> Iterator[Fit]:
-        least = self._whole - goal.value if goal.kind == "lose" else 0.0
+        least = goal.least(self._whole)
         fit = self._fit("greedy", start)
         yield fit
         for higher in (_on_grid, _up_to_grid):
-            while goal.kind == "lose" or goal.cost(fit.reached) > goal.value:
+            while not goal.budget or goal.cost(fit.reached) > goal.value:
                 step = self._best_step(fit.levels, fit.reached, least, higher)
                 if step is None:
                     break

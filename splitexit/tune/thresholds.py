@@ -148,7 +148,7 @@ class Tuner:
         if a is not None:
             return self._multiple(method, a)
         assert goal is not None
-        if method == "budgeted" and goal.kind != "lose":
+        if method == "budgeted" and goal.budget:
             return self._balanced(method, self._ratio(goal))
         return pick(self._candidates(method), goal, float(self.seen.right[-1].mean()))
 
