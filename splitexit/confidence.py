@@ -91,7 +91,8 @@ def read_output(exit_: int, output: Array, num_classes: int) -> Reading:
 def remaining(ruled_out: int, num_classes: int) -> Array:
     """Which classes a mask (Reading.ruled_out) leaves: (num_classes,) bool."""
     bits = np.frombuffer(ruled_out.to_bytes(mask_bytes(num_classes), "little"), np.uint8)
-    return np.unpackbits(bits, count=num_classes, bitorder="little") == 0
+    left: Array = np.unpackbits(bits, count=num_classes, bitorder="little") == 0
+    return left
 
 
 def mask(excluded: Array) -> int:

@@ -25,7 +25,19 @@ from splitexit.decision import ExitCheck, Observation, Outcome, Plan, Reading, S
 from splitexit.errors import PolicyError
 from splitexit.policies import OmniscientPolicy, Policy
 from splitexit.results import DEVICE, EDGE, FALLBACK, LOCAL, Completion
-from splitexit.steps import Encode, NoReply, Observe, Payload, ReadExit, Reply, Reveal, RunStages, Send, Step
+from splitexit.steps import (
+    Encode,
+    NoReply,
+    Observe,
+    Payload,
+    ReadExit,
+    Reply,
+    Reveal,
+    RunStages,
+    Send,
+    Step,
+    prior_bytes,
+)
 
 Course = Generator[RunStages | ReadExit, "tuple[Reading, float] | None", Reading | None]
 """What `infer_behind` makes."""
@@ -181,7 +193,8 @@ def _offload(
     payload: Payload = yield step
     prior = _prior(answer.readings, plan, setting.spec)
     if prior is not None:
-        payload = payload._replace(size_bytes=payload.size_bytes + prior_bytes(prior, plan, setting.spec))
+        numbers = setting.spec.num_classes if adds_to_device(plan.edge_exits, setting.spec) else 0
+        payload = payload._replace(size_bytes=payload.size_bytes + prior_bytes(prior.ruled_out, numbers))
     answer.device_compute_s += payload.compute_s
     answer.encode_s = payload.encode_s
     timeout_s = deadline_at_s - payload.at_s
@@ -221,14 +234,6 @@ def _prior(readings: list[Reading], plan: Plan, spec: ModelSpec) -> Reading | No
 def adds_to_device(edge_exits: tuple[ExitCheck, ...], spec: ModelSpec) -> bool:
     """Whether an exit behind the split adds to what the device has read: only the first one can."""
     return bool(edge_exits) and spec.exits[edge_exits[0].exit].additive
-
-
-def prior_bytes(prior: Reading, plan: Plan, spec: ModelSpec) -> int:
-    """Bytes that a prior takes in the message: a mask, and logits in float32."""
-    logits_bytes = 4 * spec.num_classes if adds_to_device(plan.edge_exits, spec) else 0
-    return sum(
-        size + (2 if size < 128 else 3) for size in ((prior.ruled_out.bit_length() + 7) // 8, logits_bytes) if size
-    )
 
 
 def infer_behind(

@@ -76,6 +76,12 @@ class Send(NamedTuple):
     prior: Reading | None = None
 
 
+def prior_bytes(ruled_out: int, numbers: int) -> int:
+    """Bytes that Send.prior takes in the message: a mask of classes, and so many numbers in float32."""
+    sizes = ((ruled_out.bit_length() + 7) // 8, 4 * numbers)
+    return sum(size + (2 if size < 128 else 3) for size in sizes if size)
+
+
 class Reply(NamedTuple):
     """The answer from behind the link.
 

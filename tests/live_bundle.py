@@ -18,7 +18,7 @@ from splitexit.experiment import Experiment
 from splitexit.live.images import Images, open_images
 from splitexit.live.model import Array, LiveModel, use_one_thread
 from splitexit.models.codecs import open_codecs
-from splitexit.models.exits.pooled import Pooled
+from splitexit.models.exits import LinearHead
 from splitexit.models.multi_exit import MultiExitNet, NetConfig, build, save
 from splitexit.models.runtime import Runtime
 from splitexit.recording import PARTS, ExitReadings, PairReadings, Part, Recording
@@ -76,8 +76,10 @@ def _images() -> Array:
 def _spread(net: MultiExitNet, images: Array) -> None:
     """Shifts and scales every head so that the images get different answers, some of them sure."""
     logits = net(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
-    for head, of_head in zip(net.heads, logits, strict=True):
-        assert isinstance(head, Pooled)
+    for head, of_head, exit_ in zip(net.heads, logits, net.spec.exits, strict=True):
+        if exit_.additive:  # it has the weights of the one before
+            continue
+        assert isinstance(head, LinearHead)
         scale = 1.5 / of_head.std(dim=0)
         head.linear.weight.mul_(scale[:, None])
         head.linear.bias.sub_(of_head.mean(dim=0)).mul_(scale)
@@ -95,29 +97,29 @@ def _write_samples(path: Path, images: Array) -> None:
 
 
 def _record(model: LiveModel, images: Images, logits: bool) -> Recording:
-    samples = list(images)
+    samples, runtime = list(images), model.net
+    assert isinstance(runtime, Runtime)
     labels = np.array([images.label(sample) for sample in samples], dtype=np.uint16)
-    exits = range(len(model.spec.exits))
-    device = tuple(_readings(model, [images[s] for s in samples], 0, e, logits) for e in exits)
-    pairs = {pair: _pair(model, [images[s] for s in samples], pair, logits) for pair in PAIRS}
-    part = Part("test", np.array(samples, dtype=np.uint32), labels, device, pairs)
+    every = tuple(range(len(model.spec.exits)))
+    said = [runtime.exits_from(images[sample], 0, every) for sample in samples]
+
+    def readings(rows: list[dict[int, Array]]) -> dict[int, ExitReadings]:
+        stacked = {e: np.stack([row[e] for row in rows]) for e in rows[0]}
+        return {e: ExitReadings.of_outputs(rows, model.spec.num_classes, logits) for e, rows in stacked.items()}
+
+    def pair(split: int, codec_id: str) -> PairReadings:
+        codec, behind = model.codecs[split, codec_id], model.spec.exits_after(split)
+        payloads = [codec.encode(runtime.run_stages(images[sample], 0, split)) for sample in samples]
+        decoded = [
+            runtime.exits_from(codec.decode(payload), split, behind, row.get(behind[0] - 1))
+            for payload, row in zip(payloads, said, strict=True)
+        ]
+        return PairReadings(np.array([len(payload) for payload in payloads], dtype=np.uint32), readings(decoded))
+
+    pairs = {of: pair(*of) for of in PAIRS}
+    part = Part("test", np.array(samples, dtype=np.uint32), labels, tuple(readings(said).values()), pairs)
     parts = {name: replace(part, name=name) for name in PARTS}
     return Recording(parts, model.spec.num_classes, {"digests": dict(model.digests), "command": "test"})
-
-
-def _readings(model: LiveModel, features: list[Array], split: int, exit_: int, logits: bool) -> ExitReadings:
-    stage = model.spec.exit_stages[exit_]
-    outputs = [model.net.read_exit(model.net.run_stages(f, split, stage), exit_) for f in features]
-    return ExitReadings.of_outputs(np.stack(outputs), model.spec.num_classes, logits)
-
-
-def _pair(model: LiveModel, images: list[Array], pair: Pair, logits: bool) -> PairReadings:
-    split, codec = pair[0], model.codecs[pair]
-    payloads = [codec.encode(model.net.run_stages(image, 0, split)) for image in images]
-    sizes = np.array([len(payload) for payload in payloads], dtype=np.uint32)
-    decoded = [codec.decode(payload) for payload in payloads]
-    behind = {e: _readings(model, decoded, split, e, logits) for e in model.spec.exits_after(split)}
-    return PairReadings(sizes, behind)
 
 
 def _calibration(model: LiveModel) -> Calibration:

@@ -179,7 +179,7 @@ def record(
         list[str] | None, typer.Option(help="codec@split or codec@all; repeatable [default: a useful set].")
     ] = None,
     edge_exits: Annotated[str, typer.Option(help="Edge exits behind a lossy codec: final or all.")] = "final",
-    logits: Annotated[bool, typer.Option(help="Store logits too, which the rules max_logit and exclusion need.")] = False,
+    logits: Annotated[bool, typer.Option(help="Store logits too: rules max_logit and exclusion.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples of each part.")] = None,
     samples: Annotated[int, typer.Option(min=0, help="Test images to put into the bundle for live runs.")] = 300,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,

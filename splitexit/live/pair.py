@@ -114,7 +114,7 @@ class PairTransport:
         self._world.post(sent_s, partial(self._leave, query, heard))
 
     def _leave(self, query: Query, heard: Heard, now_s: float) -> None:
-        size_bytes, give_up_s = len(query.payload) + self._rpc.uplink_overhead_bytes, now_s + query.left_s
+        size_bytes, give_up_s = query.size_bytes + self._rpc.uplink_overhead_bytes, now_s + query.left_s
         times = self._times.at(query.request)
         arrive_s = self._through(self._uplink, now_s, size_bytes) + times.rpc_s
         if arrive_s < give_up_s:

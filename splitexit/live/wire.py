@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from splitexit.decision import ExitCheck
 from splitexit.live import edge_pb2
+from splitexit.steps import prior_bytes
 
 PROTOCOL = (1, 3)
 SERVICE: str = edge_pb2.DESCRIPTOR.services_by_name["Edge"].full_name
@@ -94,6 +95,11 @@ class Query:
     timed: bool = False
     ruled_out: int = 0
     evidence: tuple[float, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what the request is about, without framing: as the simulator counts it."""
+        return len(self.payload) + prior_bytes(self.ruled_out, len(self.evidence))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from tests.parity.test_pair import assert_same, both
 EXCLUDING: dict[str, Any] = {"name": "threshold", "rule": "exclusion"}
 POLICIES: dict[str, dict[str, Any]] = {
     "device": EXCLUDING | {"threshold": 0.7},
-    "edge": EXCLUDING | {"threshold": 0.5, "split": 1, "codec": "uint8"},
+    "edge": EXCLUDING | {"threshold": 0.9, "split": 1, "codec": "uint8"},
     "both": EXCLUDING | {"threshold": 0.6, "split": 1, "codec": "uint8", "edge_exits": True},
     "strict": EXCLUDING
     | {"rule": "exclusion_strict", "threshold": 0.6, "split": 1, "codec": "fp16", "edge_exits": True},
