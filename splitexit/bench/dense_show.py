@@ -104,5 +104,5 @@ def strip(net: MultiExitNet, scenes: Scenes, found: Document, file: Path) -> Non
         name = "final" if exit_ == net.spec.final_exit else f"exit {exit_}"
         sure = [f"{confidence:.3f}" for confidence in said.confidence[exit_]]
         columns.append(Column(f"{name}\ncost {one['cost']:.2f}", answered[exit_], sure, (leaves == exit_).tolist()))
-    title = f"{found['method']}, seed {found['seed']}: below, mean confidence; framed, where a scene leaves"
+    title = f"{found['method']}, seed {found['seed']}\nbelow: mean confidence; framed: where a scene leaves"
     strips(scenes.images, columns, CLASSES, title, file)

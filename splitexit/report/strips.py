@@ -56,8 +56,8 @@ def strips(images: Array, columns: Sequence[Column], class_names: Sequence[str],
             _cell(axes, column, number, colours)
     for axes, name in zip(cells[0], ["image", *(column.title for column in columns)], strict=True):
         axes.set_title(name, fontsize=8)
-    _legend(fig, colours, class_names)
-    fig.suptitle(title, fontsize=9)
+    _legend(fig, colours, class_names, across=2 * wide)
+    fig.suptitle(title, fontsize=8)
     fig.savefig(file)
 
 
@@ -78,14 +78,14 @@ def _colours(classes: int) -> ListedColormap:
     return ListedColormap(np.concatenate([[to_rgba(BACKGROUND)], others]))
 
 
-def _legend(fig: Figure, colours: ListedColormap, names: Sequence[str]) -> None:
+def _legend(fig: Figure, colours: ListedColormap, names: Sequence[str], across: int) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(facecolor=colours(number), label=name) for number, name in enumerate(names)]
     fig.legend(
         handles=patches,
         loc="outside lower center",
-        ncols=len(names),
+        ncols=across,
         handlelength=1.0,
         columnspacing=0.8,
         fontsize=7,
