@@ -156,14 +156,19 @@ def test_what_is_finished_is_not_trained_again(tmp_path: Path, scenes: Scenes) -
         results([twin, tiny(JOINT, epochs=3)])
 
 
-def test_exits_that_do_not_fit_are_said_before_anything(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_is_said_before_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError):
         dense.build(tiny(JOINT, (0.4, 0.5, 0.6, 0.7, 0.8)))
     assert (
         run(["bench", "dense", "--exits", "20,40,60,80,90,95", "--backbone", "resnet:depth=8", "--data", "mnist=a,b"])
         == 2
     )
-    assert "composing" not in capsys.readouterr().err
+    taken = tmp_path / "file"
+    taken.touch()
+    assert run(["bench", "dense", "--backbone", "resnet:depth=8", "--exits", "40", "--out", str(taken)]) == 2
+    said = capsys.readouterr().err
+    assert "composing" not in said
+    assert "cannot make this folder" in said
 
 
 def test_a_table_in_two_widths() -> None:

@@ -120,12 +120,13 @@ def dense(
     from splitexit.cli.simulate import parse_seeds
     from splitexit.models.placement import parse_exits
     from splitexit.models.spec import parse_spec
-    from splitexit.report.folder import to_json
+    from splitexit.report.folder import new_folder, to_json
 
     sources, places = _named_sources(data, tuple(HUB)), parse_exits(exits)
     recipes = [r for seed in parse_seeds(seeds) for r in task.recipes(parse_spec(backbone), places, epochs, seed)]
     for recipe in recipes:
         task.build(recipe)  # says at once what does not fit
+    new_folder(out, "dense")
     console, results = Console(stderr=True), list[dict[str, Any]]()
     say = teller(console)
     try:
