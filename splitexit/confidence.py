@@ -148,6 +148,7 @@ def _kept(check: ExitCheck, logits: Array, before: Array) -> Array:
     """(num_classes,) bool; in logarithms, so that no small probability vanishes."""
     log_p = -np.logaddexp(0.0, -logits.astype(np.float64))
     above: Array = log_p > log_p.max() + (math.log(check.threshold) if check.threshold > 0.0 else -math.inf)
+    above[logits.argmax()] = True  # β = 1, where nothing is above
     if check.rule == "exclusion_strict":
         return above & before if (above & before).any() else before
     before = before.copy()

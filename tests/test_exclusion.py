@@ -74,7 +74,8 @@ def test_a_threshold_of_zero_excludes_nothing(rule: str) -> None:
     """Not even what a sigmoid cannot tell from zero; and one of 1 leaves the best class alone."""
     said = reading(0, np.array([40.0, -200.0, 3.0], dtype=np.float32))
     assert narrow(ExitCheck(0, rule, 0.0), said, None) is said
-    alone = narrow(ExitCheck(0, rule, 1.0 - 1e-9), says(0.9, 0.5, 0.2), None)
+    alone = narrow(ExitCheck(0, rule, 1.0), says(0.9, 0.5, 0.2), None)
+    assert alone.prediction == 0
     assert fires(ExitCheck(0, rule, 1.0), [alone])
 
 
