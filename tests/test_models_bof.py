@@ -113,9 +113,17 @@ def test_every_map_becomes_a_histogram_of_one_size_and_mass(variant, size):
     fresh = BoF(shape=(5, *size), num_classes=4, words=WORDS, variant=variant)
     s = fresh.read(maps((5, *size)))
     assert s.shape == (3, WORDS)
-    torch.testing.assert_close(s.sum(dim=1), torch.full((3,), s[0].sum().item()))
+    torch.testing.assert_close(s.sum(dim=1), torch.full((3,), float(WORDS)))
     other = BoF(shape=SHAPE, num_classes=4, words=WORDS, variant=variant).read(maps())
     torch.testing.assert_close(other.sum(dim=1), s.sum(dim=1))
+
+
+@pytest.mark.parametrize(("words", "bins"), [(4, 1), (64, 1), (64, 2), (64, 4)])
+def test_histograms_begin_in_two_equal_factors_and_with_a_norm_that_bins_leave(words, bins):
+    fresh = BoF(shape=SHAPE, num_classes=4, words=words, bins=bins)
+    assert fresh.n1.item() == fresh.n2.item()
+    even = (fresh.n1 * fresh.n2).detach() / words * torch.ones(words * bins**2)
+    torch.testing.assert_close(even.norm(), torch.tensor(words**0.5))
 
 
 def test_bins_hold_the_histograms_of_parts_of_the_map():
