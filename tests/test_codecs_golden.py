@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.golden.codecs import CASES, FILE, create, digest, example
+from splitexit import codecs
+from splitexit.codecs import _ans
+from tests.golden.codecs import CASES, FILE, create, digest, example, fitted, tensors
 
 GOLDEN = json.loads(FILE.read_text(encoding="utf-8"))
 OWN_BYTES = {"raw", "fp16", "image"}
@@ -39,3 +43,44 @@ def test_encoding_means_the_same_as_ever(codec_id: str) -> None:
     np.testing.assert_array_equal(codec.decode(payload), codec.decode(committed))
     if codec.name in OWN_BYTES:
         assert payload == committed
+
+
+SOURCES = sorted(Path(codecs.__file__).parent.glob("*.py"))
+STATED = {"np.uint8", "'<u2'", "'<u4'", "self.stored"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_bytes_are_read_and_written_in_a_stated_order(path: Path) -> None:
+    """A machine of another byte order reads the same payloads: no number of the machine's own order meets bytes.
+
+    `frombuffer` names single bytes or a little-endian type; `tobytes` follows an `astype` to one, or is of single
+    bytes; structs say `<`, or `>` where a file format does.
+    """
+    for call in (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)):
+        text, function = ast.unparse(call), ast.unparse(call.func)
+        if function == "np.frombuffer":
+            assert ast.unparse(call.args[1]) in STATED, text
+        elif function in ("struct.Struct", "struct.pack"):
+            assert ast.unparse(call.args[0])[1] in "<>", text
+        elif function.endswith(".tobytes"):
+            single = text in SINGLE_BYTES or "np.uint8" in text or "np.packbits" in text
+            assert single or ".astype('<" in text, text
+
+
+SINGLE_BYTES = {"flat.tobytes()", "to_pixels(features).tobytes()", "values.tobytes()"}
+
+
+def test_numbers_of_another_byte_order_are_the_same_codec() -> None:
+    """A bundle's tensors as a big-endian machine may hold them: the same payload, accepted by the other side."""
+    for codec_id in (i for i in CASES if codecs.load(i).learned):
+        codec = create(codec_id, CASES[codec_id])
+        name, params = codecs.parse(codec_id)
+        group = tensors(params["channels"], 8) if name == "bottleneck" else fitted(name, params, 8)
+        swapped = {key: values.astype(values.dtype.newbyteorder(">")) for key, values in group.items()}
+        other = codecs.create(codec_id, shape=codec.shape, tensors=swapped)
+        assert other.encode(example(codec)) == codec.encode(example(codec))
+
+
+def test_the_entropy_coder_s_start_is_in_the_format() -> None:
+    """A change of it would make old payloads unreadable."""
+    np.testing.assert_array_equal(_ans.START, [1])

@@ -70,7 +70,7 @@ LIBRARIES: dict[str, set[str]] = {
     "results": TABLES,
     "energy": TABLES,
     "policies": {"annotated_types"},
-    "codecs": {"annotated_types", "PIL", "zstandard"},
+    "codecs": {"annotated_types", "PIL", "zstandard", "constriction", "lz4"},
     "links": {"annotated_types"},
     "arrivals": {"annotated_types"},
     "scenario": {"pydantic", "pydantic_core", "annotated_types", "yaml"},

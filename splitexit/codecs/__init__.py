@@ -8,7 +8,7 @@ and those at their default are left out.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from math import prod
 from typing import Any, ClassVar
@@ -100,15 +100,40 @@ class Codec(ABC):
         """The inverse; raises PayloadError. Any array of `size` writable float32 values."""
 
 
+class FittedCodec(Codec):
+    """A learned codec whose tensors are computed from features in one pass: statistics, no training."""
+
+    learned = True
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, features: Array, gradients: Callable[[], Array], *args: Any, **params: Any) -> Tensors:
+        """The tensors for a codec with the parameters `params`, those of its id.
+
+        Args:
+            features: finite float32 n x C x H x W, of the calibration split.
+            gradients: computes the derivative of the loss (cross entropy of the final exit, for each sample) with
+                respect to the features, of the same shape; asked only where it is needed, because it takes a pass
+                through the network and back.
+
+        Raises InputError where the parameters do not fit the shape.
+        """
+
+
 CODECS: Registry[Codec] = Registry(
     "codec",
     {
         "raw": "splitexit.codecs.raw:Raw",
         "fp16": "splitexit.codecs.fp16:Fp16",
         "uint8": "splitexit.codecs.uint8:Uint8",
+        "affine": "splitexit.codecs.affine:Affine",
+        "topk": "splitexit.codecs.topk:TopK",
         "image": "splitexit.codecs.image:Image",
         "png": "splitexit.codecs.png:Png",
         "jpeg": "splitexit.codecs.jpeg:Jpeg",
+        "webp": "splitexit.codecs.webp:Webp",
+        "range": "splitexit.codecs.range:Range",
+        "channels": "splitexit.codecs.channels:Channels",
         "bottleneck": "splitexit.codecs.bottleneck:Bottleneck",
     },
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -76,12 +76,20 @@ def _text(value: Any) -> str:
 
 
 def _value(codec_id: str, key: str, text: str, annotation: Any) -> Any:
+    if get_origin(annotation) is Literal:
+        return _choice(codec_id, key, text, get_args(annotation))
     kind, *limits = get_args(annotation) or (annotation,)
     value = _convert(text, kind)
     if value is None or not all(_within(value, limit) for limit in limits):
         range_ = " and ".join(f"{_SIGNS[type(limit)]} {_bound(limit)}" for limit in limits)
         raise InputError(f"codec {codec_id!r}: {key} is {text!r}, expected {_KINDS[kind]} {range_}".rstrip())
     return value
+
+
+def _choice(codec_id: str, key: str, text: str, choices: tuple[str, ...]) -> str:
+    if text not in choices:
+        raise InputError(f"codec {codec_id!r}: {key} is {text!r}, expected {' or '.join(choices)}")
+    return text
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number"}

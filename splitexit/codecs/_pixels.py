@@ -35,7 +35,7 @@ class PillowCodec(Codec):
         super().__init__(shape=shape)
         if shape[0] not in MODES:
             raise InputError(f"codec {self.name}: images have 1 or 3 channels, not {shape[0]} (shape {shape})")
-        self._mode = MODES[shape[0]]
+        self._mode = self._mode_in_file = MODES[shape[0]]
 
     def _image(self, features: Array) -> Image.Image:
         from PIL import Image
@@ -52,9 +52,10 @@ class PillowCodec(Codec):
         height, width = self.shape[1:]
         try:
             with Image.open(BytesIO(file), formats=[self.name.upper()]) as image:
-                if (image.mode, image.size) != (self._mode, (width, height)):
-                    raise PayloadError(f"holds {image.mode} {image.size}, expected {self._mode}")
-                return to_features(np.asarray(image).reshape(height, width, -1))
+                if (image.mode, image.size) != (self._mode_in_file, (width, height)):
+                    raise PayloadError(f"holds {image.mode} {image.size}, expected {self._mode_in_file}")
+                pixels = np.asarray(image.convert(self._mode))
+                return to_features(pixels.reshape(height, width, -1))
         except PayloadError:
             raise
         except Exception as error:  # Pillow's readers raise whatever their parsing runs into

@@ -8,6 +8,7 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from splitexit.codecs import Array, Codec, Shape, Tensors
+from splitexit.codecs._tensors import take
 from splitexit.codecs._zstd import compress, decompress
 from splitexit.errors import ArtifactError
 
@@ -40,27 +41,15 @@ class Bottleneck(Codec):
         super().__init__(shape=shape)
         self.channels = channels
         wide = shape[0]
-        self._encode_weight = self._tensor(tensors, "encoder.weight", (channels, wide))
-        self._encode_bias = self._tensor(tensors, "encoder.bias", (channels, 1))
-        self._decode_weight = self._tensor(tensors, "decoder.weight", (wide, channels))
-        self._decode_bias = self._tensor(tensors, "decoder.bias", (wide, 1))
-        self._low = self._tensor(tensors, "low", ())
-        high = self._tensor(tensors, "high", ())
+        self._encode_weight = take(self.codec_id, tensors, "encoder.weight", (channels, wide))
+        self._encode_bias = take(self.codec_id, tensors, "encoder.bias", (channels, 1))
+        self._decode_weight = take(self.codec_id, tensors, "decoder.weight", (wide, channels))
+        self._decode_bias = take(self.codec_id, tensors, "decoder.bias", (wide, 1))
+        self._low = take(self.codec_id, tensors, "low", ())
+        high = take(self.codec_id, tensors, "high", ())
         self._step = np.float32((high - self._low) / np.float32(255))
         if not self._step > 0:
             raise ArtifactError(f"codec {self.codec_id}: range {self._low}..{high} is empty; train it again")
-
-    def _tensor(self, tensors: Tensors, key: str, shape: tuple[int, ...]) -> Array:
-        """The tensor as contiguous float32; trailing axes of length one (a convolution's, a bias's) may differ."""
-        if key not in tensors:
-            raise ArtifactError(f"codec {self.codec_id}: tensor {key!r} is missing; it has {sorted(tensors)}")
-        values = np.ascontiguousarray(tensors[key], dtype=np.float32)
-        core, expected = _core(values.shape), _core(shape)
-        if core != expected or not np.isfinite(values).all():
-            raise ArtifactError(
-                f"codec {self.codec_id}: tensor {key!r} is {values.shape}, expected finite values of {expected}"
-            )
-        return values.reshape(shape)
 
     def _shared(self) -> bytes:
         parts = (self._encode_weight, self._encode_bias, self._decode_weight, self._decode_bias, self._low, self._step)
@@ -86,9 +75,3 @@ class Bottleneck(Codec):
             features += np.multiply(self._decode_weight[:, channel, None], z[channel], out=share)
         np.maximum(features, np.float32(0), out=features)
         return features
-
-
-def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
-    while shape and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape

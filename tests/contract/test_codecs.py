@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import inspect
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from splitexit import codecs
-from splitexit.codecs import CODECS, Codec
+from splitexit.codecs import CODECS, Array, Codec, FittedCodec
+from splitexit.codecs.affine import Affine
+from splitexit.codecs.channels import Channels
+from splitexit.codecs.range import Range
+from splitexit.codecs.topk import TopK
 from splitexit.errors import InputError, PayloadError
 from tests.golden.codecs import CASES, create, example
 
@@ -82,6 +88,75 @@ def test_lossless_means_every_tensor(codec_id: str) -> None:
         else:
             tensor = rng.standard_normal(codec.shape).astype(np.float32) * np.float32(1e30)
         np.testing.assert_array_equal(codec.decode(codec.encode(tensor)), tensor)
+
+
+QUANTISED = [i for i in CASES if codecs.parse(i)[0] in ("uint8", "affine", "topk", "range", "channels")]
+
+
+def bound(codec: Codec, features: Array) -> tuple[Array, Array]:
+    """Which values are quantised, by the codec's own words, and how far each may be off: step / 2, and rounding."""
+    sent, rows = np.ones(codec.shape, bool), features.reshape(1, -1)
+    if isinstance(codec, Affine | Range) and codec.per == "channel":
+        rows = features.reshape(codec.shape[0], -1)
+    if isinstance(codec, Channels):
+        sent[:] = np.isin(np.arange(codec.shape[0]), codec._kept)[:, None, None]
+    if isinstance(codec, TopK):
+        sent[:] = np.abs(features) > np.sort(np.abs(features), axis=None)[codec.size - codec.count]
+    if isinstance(codec, Range):
+        low, step = codec._low, codec._step
+        sent = ((rows >= low) & (rows <= low + codec._top * step)).reshape(codec.shape)
+    else:
+        # A bfloat16 step is at most 1 / 128 longer than it has to be, and so is the way down to `low`.
+        step = (np.ptp(rows, axis=1, keepdims=True) + np.abs(rows).max() / 128) / (2 ** getattr(codec, "bits", 8) - 1)
+        step *= 1 + 1 / 128
+    halves = np.broadcast_to(step / 2, rows.shape).reshape(codec.shape)
+    return sent, halves + 1e-6 * np.abs(features).max()
+
+
+@pytest.mark.parametrize("codec_id", QUANTISED)
+@pytest.mark.parametrize("seed", range(5))
+def test_quantised_values_are_off_by_half_a_step_at_most(codec_id: str, seed: int) -> None:
+    """Those that are sent; for what a ReLU leaves and for values of both signs."""
+    codec = create(codec_id, CASES[codec_id])
+    rng = np.random.default_rng(seed)
+    for features in (example(codec), rng.normal(1, 3, codec.shape).astype(np.float32)):
+        sent, most = bound(codec, features)
+        off = np.abs(codec.decode(codec.encode(features)).astype(np.float64) - features)
+        assert sent.any()
+        assert (off[sent] <= most[sent]).all()
+
+
+@pytest.mark.parametrize("codec_id", ["affine", "affine:per=channel", "topk", "range", "channels:keep=5"])
+def test_more_bits_are_more_bytes_and_less_error(codec_id: str) -> None:
+    """Of a map as a ReLU leaves it; strictly."""
+    shape = (8, 16, 16)
+    features = np.maximum(np.random.default_rng(0).normal(0, 2, (40, *shape)), 0).astype(np.float32)
+    joint = "," if ":" in codec_id else ":"
+    sizes, errors = [], []
+    for bits in (1, 2, 3, 4, 5, 6, 7, 8):
+        codec = fitted_to(features[:30], f"{codec_id}{joint}bits={bits}")
+        payloads = [codec.encode(one) for one in features[30:]]
+        sizes.append(sum(map(len, payloads)))
+        errors.append(float(np.square(np.stack([codec.decode(p) for p in payloads]) - features[30:]).mean()))
+    assert all(few < many for few, many in pairwise(sizes))
+    assert all(coarse > fine for coarse, fine in pairwise(errors))
+
+
+def fitted_to(features: Array, codec_id: str) -> Codec:
+    """The codec, fitted where it needs it; all gradients are one."""
+    kind, params = codecs.load(codec_id), codecs.parse(codec_id)[1]
+    ones = partial(np.ones_like, features)
+    group = kind.fit(features, ones, **params) if issubclass(kind, FittedCodec) else None
+    return codecs.create(codec_id, shape=features.shape[1:], tensors=group)
+
+
+@pytest.mark.parametrize("codec_id", ["range:bits=3,per=channel", "channels:keep=3"])
+def test_what_is_fitted_is_fitted_the_same_again(codec_id: str) -> None:
+    """Equal features, equal tensors, whatever order they lie in; and a codec of them takes the features."""
+    features = np.maximum(np.random.default_rng(1).normal(0, 1, (9, 4, 5, 6)), 0).astype(np.float32)
+    one, other = fitted_to(features, codec_id), fitted_to(np.asfortranarray(features), codec_id)
+    assert one.encode(features[0]) == other.encode(features[0])
+    assert one.decode(one.encode(features[0])).shape == (4, 5, 6)
 
 
 @pytest.mark.parametrize("kind", ["zeros", "ones", "noise"])

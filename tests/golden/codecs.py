@@ -32,6 +32,20 @@ CASES: dict[str, tuple[int, int, int]] = {
     "jpeg:headers=false": IMAGE,
     "jpeg:headers=false,quality=90": GREY,
     "bottleneck:channels=2": FEATURES,
+    "affine": FEATURES,
+    "affine:bits=3,per=channel": FEATURES,
+    "affine:bits=5,pack=none": FEATURES,
+    "affine:bits=1,pack=lz4": FEATURES,
+    "affine:bits=7": FEATURES,
+    "affine:pack=lz4": FEATURES,
+    "topk": FEATURES,
+    "topk:bits=4,share=0.3": FEATURES,
+    "range:bits=4": FEATURES,
+    "range:bits=2,per=channel": FEATURES,
+    "channels:bits=6,keep=3": FEATURES,
+    "webp": IMAGE,
+    "webp:headers=false,quality=50": IMAGE,
+    "webp:headers=false": GREY,
 }
 
 
@@ -61,11 +75,26 @@ def tensors(channels: int, wide: int) -> dict[str, Array]:
     }
 
 
+def fitted(name: str, params: dict[str, Any], wide: int) -> dict[str, Array]:
+    """Tensors of a codec that is fitted to features, in whole numbers and eighths."""
+    if name == "channels":
+        kept = np.arange(params["keep"], dtype=np.uint16) * 2 + 1
+        return {"kept": kept, "mean": np.arange(wide, dtype=np.float32) / np.float32(8)}
+    rows, symbols = (wide if params.get("per") == "channel" else 1), 2 ** params.get("bits", 8)
+    table = np.full((rows, symbols), 2**15 // symbols, np.uint16)
+    table[:, 0] += 2**15
+    steps = (np.arange(rows) + 2).astype(np.float32) / np.float32(8)
+    return {"low": np.zeros(rows, np.float32), "step": steps, "table": table}
+
+
 def create(codec_id: str, shape: tuple[int, int, int]) -> codecs.Codec:
-    """The codec, with weights where it needs any."""
+    """The codec, with tensors where it needs any."""
     name, params = codecs.parse(codec_id)
-    weights = tensors(params["channels"], shape[0]) if name == "bottleneck" else None
-    return codecs.create(codec_id, shape=shape, tensors=weights)
+    if not codecs.load(codec_id).learned:
+        return codecs.create(codec_id, shape=shape)
+    wide = shape[0]
+    group = tensors(params["channels"], wide) if name == "bottleneck" else fitted(name, params, wide)
+    return codecs.create(codec_id, shape=shape, tensors=group)
 
 
 def example(codec: codecs.Codec) -> Array:
