@@ -146,7 +146,7 @@ def test_recipes():
         "bottleneck:channels=4",
         CodecRecipe(channels=4, levels=16),
     )
-    with pytest.raises(UsageError, match="not trained"):
+    with pytest.raises(UsageError, match="neither trained nor fitted"):
         recipe_for("uint8")
     with pytest.raises(UsageError, match="2 to 256"):
         CodecRecipe(channels=2, levels=300)

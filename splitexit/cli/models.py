@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -142,33 +142,53 @@ def train(
 
 def train_codec(
     bundle: BundleFolder,
-    codec: Annotated[str, typer.Option(help="The bottleneck, e.g. bottleneck:channels=4")],
+    codec: Annotated[
+        str, typer.Option(help="Trained: bottleneck:channels=4. Fitted: range:bits=4,per=channel or channels:keep=8.")
+    ],
     split: Annotated[str, typer.Option(help="1,3,5 or 2-5 or all")] = "all",
     data: Annotated[str | None, typer.Option(help="Training images [default: as model.json says].")] = None,
-    levels: Annotated[int, typer.Option(help="Quantiser levels in use; fewer make smaller payloads.")] = 16,
-    epochs: Annotated[int, typer.Option(min=0)] = 2,
-    images: Annotated[int, typer.Option(min=1, help="Training images to use.")] = 20_000,
-    lr: Annotated[float, typer.Option(help="Of Adam, at the start.")] = 5e-3,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    levels: Annotated[
+        int | None, typer.Option(help="Quantiser levels in use; fewer make smaller payloads [default: 16].")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=0, help="[default: 2]")] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images to use: training images, or of the validation split to fit [20000; 1000]."),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Of Adam, at the start [default: 0.005].")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="[default: 0]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
 ) -> None:
-    """Train a small learned bottleneck for the features at each split of a bundle."""
+    """Train, or fit on the validation split, a codec for the features at each split of a bundle."""
     from splitexit.bundle import Bundle
-    from splitexit.models import train_codec as training
+    from splitexit.models import fit_codec, train_codec
 
     opened = Bundle.open(bundle)
     splits = parse_splits(split, opened.spec.num_stages)
-    codec_id, recipe = training.recipe_for(codec, levels=levels, epochs=epochs, images=images, lr=lr, seed=seed)
-    console = Console(stderr=True)
+    training = _given(levels=levels, epochs=epochs, lr=lr, seed=seed)
+    fitted = fit_codec.is_fitted(codec)
+    if fitted and training:
+        raise UsageError(f"--{next(iter(training))}: {codec} is fitted, not trained")
     source = data or _source(opened, "train", "--data")
+    if fitted:
+        reports = fit_codec.fit_codec(opened, codec, splits, source=source, device=device, **_given(images=images))
+    else:
+        codec_id, recipe = train_codec.recipe_for(codec, **training, **_given(images=images))
+        reports = train_codec.train_codec(opened, codec_id, splits, recipe, source=source, device=device)
+    console = Console(stderr=True)
     with _interruptible(console, opened.codec_weights):
-        for report in training.train_codec(opened, codec_id, splits, recipe, source=source, device=device):
+        for report in reports:
             console.print(
                 f"split {report.split}  {'×'.join(map(str, report.shape)):>9}  {report.payload_bytes:7.1f} bytes  "
                 f"validation {report.accuracy:.2%}, without the codec {report.plain_accuracy:.2%}",
                 highlight=False,
             )
     print(opened.codec_weights)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given; what is left out has its default where it is used."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def record(

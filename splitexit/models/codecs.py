@@ -1,6 +1,7 @@
 """The codecs of a bundle. Learned ones keep their weights in codecs.safetensors, a group for every (codec, split).
 
-Tensors are float32 under `<codec id>/s<split>/<name>`. Needs safetensors and numpy, not torch.
+Tensors are float32, or whole numbers of any size, under `<codec id>/s<split>/<name>`. Needs safetensors and numpy,
+not torch.
 """
 
 from __future__ import annotations
@@ -51,13 +52,19 @@ def write(bundle: Bundle, tensors: Mapping[Pair, Tensors], made: Mapping[str, An
     from safetensors.numpy import save
 
     flat = {
-        f"{codec_id}/s{split}/{name}": np.asarray(values, dtype=np.float32, order="C")
+        f"{codec_id}/s{split}/{name}": _stored(values)
         for (split, codec_id), group in sorted(tensors.items())
         for name, values in sorted(group.items())
     }
     partial = bundle.codec_weights.with_suffix(".partial")
     partial.write_bytes(save(flat, metadata={"made": json.dumps(dict(made), sort_keys=True)}))
     partial.replace(bundle.codec_weights)
+
+
+def _stored(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Whole numbers as they are, all else as float32; contiguous and little-endian."""
+    kind = values.dtype.newbyteorder("<") if values.dtype.kind in "iu" else "<f4"
+    return np.asarray(values, dtype=kind, order="C")
 
 
 def made(bundle: Bundle) -> dict[str, Any]:
@@ -75,7 +82,9 @@ def digest(tensors: Tensors) -> str:
     """Hex sha256 of one group, so that pairs recorded with it can be told from those of another training."""
     sha = hashlib.sha256()
     for name, values in sorted(tensors.items()):
-        sha.update(f"{name} {values.shape} ".encode() + np.ascontiguousarray(values, dtype="<f4").tobytes())
+        stored = _stored(values)
+        kind = "" if stored.dtype.kind == "f" else f"{stored.dtype.str} "
+        sha.update(f"{name} {values.shape} {kind}".encode() + stored.tobytes())
     return sha.hexdigest()
 
 

@@ -9,7 +9,7 @@ set once, at the start, so that payloads need not carry it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ class CodecRecipe:
 
 @dataclass(frozen=True)
 class CodecReport:
-    """What a bottleneck came to on the validation split: payload, and accuracy of the final exit with and without."""
+    """What a codec came to on the validation split: payload, and accuracy of the final exit with and without."""
 
     split: int
     shape: tuple[int, ...]
@@ -138,12 +138,12 @@ def train_codec(
     for split in splits:
         bottleneck = _fit(net, split, recipe, train_set.take(np.arange(min(recipe.images, len(train_set)))))
         if plain is None:
-            plain = _accuracy(net, validation, split, None)
+            plain = accuracy_through(net, validation, split, None)
         tensors = codecs.read(bundle) | {(split, codec_id): bottleneck.tensors()}
         made = codecs.made(bundle) | {f"{codec_id}/s{split}": dataclasses.asdict(recipe)}
         codecs.write(bundle, tensors, made)
-        size = _payload_bytes(bundle, net, (split, codec_id), validation)
-        accuracy = _accuracy(net, validation, split, bottleneck)
+        size = payload_bytes(bundle, net, (split, codec_id), validation)
+        accuracy = accuracy_through(net, validation, split, bottleneck)
         yield CodecReport(split, bundle.spec.shape_at(split), size, accuracy, plain)
 
 
@@ -186,21 +186,23 @@ def _loss(
 
 
 @torch.no_grad()
-def _accuracy(net: MultiExitNet, images: data.ImageSet, split: int, bottleneck: BottleneckNet | None) -> float:
-    """Accuracy of the final exit, with the bottleneck in between if there is one."""
+def accuracy_through(
+    net: MultiExitNet, images: data.ImageSet, split: int, codec: Callable[[Tensor], Tensor] | None
+) -> float:
+    """Accuracy of the final exit, with `codec` (B×C×H×W to the same) applied at the split if there is one."""
     device = next(net.parameters()).device
     right = 0
     for start in range(0, len(images), 500):
         pixels = torch.from_numpy(images.images[start : start + 500]).to(device)
         features = net.run_stages(pixels.permute(0, 3, 1, 2).float() / 255, 0, split)
-        end = net.run_stages(bottleneck(features) if bottleneck else features, split, net.spec.num_stages)
+        end = net.run_stages(codec(features) if codec else features, split, net.spec.num_stages)
         predictions = net.read_exit(end, net.spec.final_exit).argmax(1).cpu().numpy()
         right += int((predictions == images.labels[start : start + 500]).sum())
     return right / len(images)
 
 
 @torch.no_grad()
-def _payload_bytes(bundle: Bundle, net: MultiExitNet, pair: Pair, images: data.ImageSet, n: int = 200) -> float:
+def payload_bytes(bundle: Bundle, net: MultiExitNet, pair: Pair, images: data.ImageSet, n: int = 200) -> float:
     """Mean payload of the first `n` images, by the codec itself."""
     codec = codecs.open_codecs(bundle, [pair])[pair]
     device = next(net.parameters()).device
@@ -213,5 +215,5 @@ def recipe_for(codec_id: str, **options: Any) -> tuple[str, CodecRecipe]:
     """The canonical codec id and its recipe; raises UsageError for a codec that is not a bottleneck."""
     name, params = parse(codec_id)
     if name != "bottleneck":
-        raise UsageError(f"codec {codec_id!r} is not trained; give bottleneck:channels=4 or the like")
+        raise UsageError(f"codec {codec_id!r} is neither trained nor fitted; give bottleneck:channels=4 or the like")
     return canonical(codec_id), CodecRecipe(channels=params["channels"], **options)
