@@ -10,6 +10,7 @@ import random
 import resource
 import struct
 import time
+import tracemalloc
 import zlib
 
 import lz4.block
@@ -18,6 +19,7 @@ import pytest
 import zstandard
 from PIL import PngImagePlugin
 
+from splitexit import codecs
 from splitexit.codecs import Codec
 from splitexit.codecs._zstd import decompress
 from splitexit.errors import PayloadError
@@ -26,6 +28,7 @@ from tests.mutations import HEADER_BYTES, mutations
 
 ROUNDS = 5000
 BOMB_BYTES = 64 * 2**20
+SLACK_BYTES = 32 * 1024
 FEATURES = (64, 16, 16)
 
 
@@ -59,6 +62,23 @@ def test_promise_5_random_bodies(codec_id: str) -> None:
     header = codec.encode(example(codec))[:HEADER_BYTES]
     for _ in range(ROUNDS // 10):
         check(codec, header + rng.randbytes(rng.randrange(600)))
+
+
+@pytest.mark.parametrize("codec_id", CASES)
+def test_promise_6_memory_is_bounded_by_the_tensor(codec_id: str) -> None:
+    """At most three times the float32 values while decoding, and a constant, whatever the payload says."""
+    codec = create(codec_id, (3, 64, 48) if codecs.load(codec_id).input_only else FEATURES)
+    payload = codec.encode(example(codec))
+    check(codec, payload)
+    tracemalloc.start()
+    try:
+        for broken in (payload, *mutations(payload, random.Random(codec_id), 100)):
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            check(codec, broken)
+            assert tracemalloc.get_traced_memory()[1] - before < 3 * 4 * codec.size + SLACK_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 def honest(size_bytes: int) -> bytes:

@@ -74,11 +74,10 @@ def _planes(flat: Array, bits: int) -> bytes:
 
 
 def _levels(data: bytes | memoryview, bits: int, count: int) -> Array:
-    planes = np.unpackbits(np.frombuffer(data, np.uint8).reshape(bits, -1), axis=1, count=count)
-    levels: Array = planes[0]
-    for plane in planes[1:]:
+    levels = np.zeros(count, np.uint8)
+    for plane in np.frombuffer(data, np.uint8).reshape(bits, -1):
         levels <<= 1
-        levels |= plane
+        levels |= np.unpackbits(plane, count=count)
     return levels
 
 

@@ -6,8 +6,10 @@
     2       2     tag: low half of CRC-32 of the codec id and of what both sides must share (tables, weights)
     4       6     channels, height, width
 
-The tag tells two codecs, two qualities or two trainings of a bottleneck apart; the handshake, which
-compares the digests of whole bundles, is what guards against a wrong model.
+The tag stands for the codec's name and all its parameters, and tells two codecs, two qualities or two trainings of a
+bottleneck apart; on the wire the id itself travels beside the payload. The handshake, which compares the digests of
+whole bundles, is what guards against a wrong model. What is decoded is always float32: a tensor of another type would
+be another version.
 """
 
 from __future__ import annotations

@@ -14,11 +14,13 @@ from splitexit.codecs._affine import LARGEST, Per, groups
 from splitexit.codecs._tensors import take
 from splitexit.errors import ArtifactError
 
-TAILS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1)
-"""Shares of the values cut off at either end, of which the fit takes the best."""
+TAIL = 1e-4
+"""Share of the values beyond either end of the range. An entropy coder pays for a smaller step, so cutting off more
+gains nothing: on the shipped ResNet-32 (behind stage 4, 4 bits, one table, 600 test images) cutting off 1e-4 sends
+2,563 bytes and agrees with the whole network on 99.3 %, 1e-3 2,785 bytes and 99.2 %, nothing 1,922 bytes and 96.8 %."""
 
-SEARCHED = 100_000
-"""Values that the search for the best range looks at, for each row."""
+SEEN = 1_000_000
+"""Values that the range comes from, for each row, and that are counted at a time."""
 
 
 class Range(FittedCodec):
@@ -29,11 +31,12 @@ class Range(FittedCodec):
 
     After JALAD (Li et al., ICPADS 2018), which codes with Huffman, at least one bit for each value: most of what a ReLU
     leaves is worth less. Range and tables are fitted on the calibration split and not sent. The range, unlike JALAD's,
-    is not the tensor's own, because the tables are of levels that mean the same for every sample (inferred); it is the
-    one of `TAILS` with the least squared error. A value inside it is off by step / 2 at most, one outside is clipped.
+    is not the tensor's own, because the tables are of levels that mean the same for every sample (inferred). A value
+    inside it is off by step / 2 at most; one outside, which `TAIL` leaves at either end, is clipped.
 
     Layout after the header: see `_ans`. Decoding needs whole numbers only up to the levels, so that it is the same on
-    every machine. Needs the package constriction (`pip install 'splitexit[codecs]'`).
+    every machine. Needs the package constriction (`pip install 'splitexit[codecs]'`), which comes compiled for Linux on
+    x86-64, macOS and Windows; on other machines, Linux on ARM among them, pip compiles it and needs Rust.
 
     Args:
         bits: of a level.
@@ -71,13 +74,12 @@ class Range(FittedCodec):
         rows, top = groups(cls.name, features.shape[1:], per), np.float32(2**bits - 1)
         values = features.reshape(len(features), rows, -1).swapaxes(0, 1).reshape(rows, -1)
         low, step = np.array([_range(row, top) for row in values], np.float32).T[:, :, None]
-        counts = [np.bincount(row, minlength=2**bits) for row in _levels(values, low, step, top)]
+        counts = [_counts(row, low_, step_, top) for row, low_, step_ in zip(values, low, step, strict=True)]
         return {"low": low[:, 0], "step": step[:, 0], "table": np.stack([ans.table(row) for row in counts])}
 
     def _shared(self) -> bytes:
-        return (
-            self._low.astype("<f4").tobytes() + self._step.astype("<f4").tobytes() + self._table.astype("<u2").tobytes()
-        )
+        ends = np.concatenate((self._low, self._step))
+        return ends.astype("<f4").tobytes() + self._table.astype("<u2").tobytes()
 
     def _pack(self, features: Array) -> bytes:
         return ans.encode(_levels(features.reshape(self._rows, -1), self._low, self._step, self._top), self._models)
@@ -94,16 +96,17 @@ def _levels(values: Array, low: Array | np.float32, step: Array | np.float32, to
     return np.clip(np.rint((values.astype(np.float64) - low) / step), 0, top).astype(np.uint8)
 
 
+def _counts(values: Array, low: Array, step: Array, top: np.float32) -> Array:
+    """How often each level occurs; part by part, because `_levels` takes many times the memory of its result."""
+    parts = np.array_split(values, len(values) // SEEN + 1)
+    counts = [np.bincount(_levels(part, low, step, top), minlength=int(top) + 1) for part in parts]
+    return np.asarray(np.sum(counts, axis=0))
+
+
 def _range(values: Array, top: np.float32) -> tuple[float, float]:
-    """low and step of the range among `TAILS` with the least squared error; step 1 where all values are equal."""
-    some = np.sort(values[:: max(1, len(values) // SEARCHED)])
-    best, least = (float(some[0]), 1.0), np.inf
-    for tail in TAILS:
-        low, high = (np.float32(end) for end in np.quantile(some, [tail, 1 - tail]))
-        step = np.float32((high - low) / top)
-        if not step > 0:
-            continue
-        error = float(np.square(_levels(some, low, step, top) * step + low - some).mean())
-        if error < least:
-            best, least = (float(low), float(step)), error
-    return best
+    """low and step of the range that leaves out TAIL of the values at either end; step 1 where all are equal."""
+    # An odd stride, so that not the same column of every map is seen.
+    some = values[:: len(values) // SEEN | 1]
+    low, high = (float(end) for end in np.quantile(some, [TAIL, 1 - TAIL]))
+    step = np.float32((high - low) / float(top))
+    return low, float(step) if step > 0 else 1.0
