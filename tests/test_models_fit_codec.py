@@ -14,7 +14,7 @@ from splitexit.codecs import canonical, create, parse
 from splitexit.codecs.range import Range, _levels
 from splitexit.errors import UsageError
 from splitexit.models import codecs, data, multi_exit
-from splitexit.models.fit_codec import _Features, fit_codec, is_fitted
+from splitexit.models.fit_codec import Features, fit_codec, is_fitted
 from splitexit.recording import Recording
 from tests.models_tiny import fresh_bundle, stripes, trained
 from tests.test_floors import ROOT
@@ -72,7 +72,7 @@ def test_channels_is_told_the_true_gradients(bundle):
         logits = net.read_exit(net.run_stages(features, 1, net.spec.num_stages), net.spec.final_exit)
         return torch.nn.functional.cross_entropy(logits, torch.from_numpy(images.labels).long(), reduction="none")
 
-    at = _Features(multi_exit.load(bundle), images, 1)
+    at = Features(multi_exit.load(bundle), images, 1)
     gradients, features = at.gradients(), torch.from_numpy(at.features).double()
     assert gradients.shape == features.shape
     for place in [(0, 1, 3, 4), (1, 0, 6, 6), (2, 3, 11, 0)]:
@@ -122,4 +122,4 @@ def test_range_is_close_to_the_entropy_of_features_it_has_not_seen(codec_id):
 def shipped_features():
     """300×64×8×8, what the shipped network makes of its samples."""
     images = data.read(str(SHIPPED.samples), channels=3)
-    return _Features(multi_exit.load(SHIPPED), images, 6).features
+    return Features(multi_exit.load(SHIPPED), images, 6).features

@@ -60,6 +60,11 @@ class Codec(ABC):
         """The canonical id of this codec with its parameters."""
         return join(type(self), self.name, vars(self))
 
+    @property
+    def encoder_macs(self) -> int:
+        """Multiply-accumulates of the layers that `encode` runs, for one tensor; 0 where it has none."""
+        return 0
+
     def encode(self, features: Array) -> bytes:
         """The payload of one tensor, finite float32 C x H x W; raises PayloadError for any other."""
         if features.shape != self.shape or features.dtype != "float32":

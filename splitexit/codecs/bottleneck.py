@@ -55,6 +55,11 @@ class Bottleneck(Codec):
         parts = (self._encode_weight, self._encode_bias, self._decode_weight, self._decode_bias, self._low, self._step)
         return b"".join(part.astype("<f4").tobytes() for part in parts)
 
+    @property
+    def encoder_macs(self) -> int:
+        """Of the 1x1 convolution."""
+        return self.channels * self.size
+
     def _pack(self, features: Array) -> bytes:
         z = self._encode_weight @ features.reshape(self.shape[0], -1)
         z += self._encode_bias

@@ -61,7 +61,7 @@ def fit_codec(
     for split in splits:
         if plain is None:
             plain = accuracy_through(net, validation, split, None)
-        at = _Features(net, seen, split)
+        at = Features(net, seen, split)
         group = kind.fit(at.features, at.gradients, **params)
         made = codecs.made(bundle) | {f"{codec_id}/s{split}": {"images": len(seen), "fitted on": "validation split"}}
         codecs.write(bundle, codecs.read(bundle) | {(split, codec_id): group}, made)
@@ -80,8 +80,8 @@ def _through(codec: Codec) -> Callable[[Tensor], Tensor]:
 
 
 @dataclass(frozen=True)
-class _Features:
-    """What the network makes of images at one split."""
+class Features:
+    """What the network makes of images at one split: what `FittedCodec.fit` is given."""
 
     net: MultiExitNet
     images: data.ImageSet
