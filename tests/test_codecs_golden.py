@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from splitexit import codecs
 from splitexit.codecs import _ans
 from tests.golden.codecs import CASES, FILE, create, digest, example, fitted, tensors
 
+ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = json.loads(FILE.read_text(encoding="utf-8"))
 OWN_BYTES = {"raw", "fp16", "image"}
 """Codecs whose bytes no library of others has a hand in."""
@@ -43,6 +47,25 @@ def test_encoding_means_the_same_as_ever(codec_id: str) -> None:
     np.testing.assert_array_equal(codec.decode(payload), codec.decode(committed))
     if codec.name in OWN_BYTES:
         assert payload == committed
+
+
+IN_ANOTHER_PROCESS = """
+import json
+from tests.golden.codecs import CASES, entry
+print(json.dumps({codec_id: entry(codec_id, shape) for codec_id, shape in CASES.items()}))
+"""
+
+
+def test_two_processes_understand_each_other() -> None:
+    """What a fresh interpreter, with hashes of its own, encodes decodes here to what it decodes there."""
+    environment = os.environ | {"PYTHONHASHSEED": "77"}
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    for codec_id, theirs in json.loads(done.stdout).items():
+        codec = create(codec_id, CASES[codec_id])
+        payload = base64.b64decode(theirs["payload"])
+        assert codec.encode(example(codec)) == payload
+        assert digest(codec.decode(payload)) == theirs["decoded_sha256"]
 
 
 SOURCES = sorted(Path(codecs.__file__).parent.glob("*.py"))
