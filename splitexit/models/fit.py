@@ -82,7 +82,10 @@ class Run:
             multi_exit.start_from(self.net, Bundle.open(recipe.init))
         if recipe.freeze:
             self.net.freeze_backbone()
-        self.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        # In fp32, the backward of a strided 1×1 convolution of few channels would write past its buffer: oneDNN issue
+        # 6035, seen with torch 2.13.
+        self.layout = torch.channels_last if recipe.precision == "bf16" else torch.contiguous_format
+        self.net.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]  # torch's stubs lack it
         self.objective = _objective(recipe)
         self.steps = len(kept) // recipe.batch
         self.optimiser = torch.optim.SGD(
@@ -149,7 +152,7 @@ class Run:
         """One update; returns the loss, then the accuracy of every exit, on the device."""
         self.optimiser.zero_grad(set_to_none=True)
         with autocast(self.device, self.recipe.precision):
-            outputs = self.net(images, self.recipe.coupling)
+            outputs = self.net(images.contiguous(memory_format=self.layout), self.recipe.coupling)
         loss = self.objective.backward(self.net, outputs, labels, progress)
         self.optimiser.step()
         self.schedule.step()
