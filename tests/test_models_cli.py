@@ -100,7 +100,7 @@ def alone(code, *arguments):
 def test_training_needs_nothing_that_only_simulating_and_serving_need():
     code = (
         "import sys\n"
-        "for name in ('pydantic', 'simpy', 'zstandard', 'grpc', 'annotated_types'): sys.modules[name] = None\n"
+        "for name in ('pydantic', 'simpy', 'zstandard', 'grpc'): sys.modules[name] = None\n"
         "import splitexit.cli.models, splitexit.cli.calibrate, splitexit.models.train\n"
         "import splitexit.models.backbones.resnet, splitexit.models.exits.pooled, splitexit.models.objectives.joint"
     )
