@@ -79,7 +79,7 @@ LIBRARIES: dict[str, set[str]] = {
     "live": TORCH | TABLES | {"grpc", "grpc_health", "grpc_reflection", "google", "PIL"},
     "check": TABLES,
     "demo": TABLES,
-    "bench": TORCH | {"scipy", "PIL"},
+    "bench": TORCH | {"scipy", "PIL", "zstandard"},
     "rehearsal": TABLES,
     "validate": TABLES,
     "replay": TABLES,

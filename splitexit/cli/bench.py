@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from splitexit.cli.bench_codecs import codecs
 from splitexit.cli.simulate import Json
 from splitexit.errors import INTERRUPTED
 
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(no_args_is_help=True, help="Train and compare what the field has published.")
     bench.command()(methods)
     bench.command()(dense)
+    bench.command()(codecs)
     app.add_typer(bench, name="bench")
 
 
