@@ -280,6 +280,8 @@ def test_without_training_images_some_test_images_are_kept_apart() -> None:
     np.testing.assert_array_equal(found.fit.images, everything.images[:15])
     np.testing.assert_array_equal(found.test.images, everything.images[15:45])
     assert "15 test images, which are not tested" in found.notes[0]
+    with pytest.raises(UsageError, match="1 images to test, at least 2 expected"):
+        plan.read_images(bundle, stripes("test"), stripes(), 1)
     with pytest.raises(UsageError, match="no test images"):
         plan.read_images(bundle, None, None, None)
 

@@ -24,6 +24,9 @@ QUICK_QUALITIES = (5, 20, 50, 75, 95)
 APART = 4
 """Without training images, one in so many test images is for fitting and not tested."""
 
+FEWEST = 2
+"""Test images: of one there is no interval."""
+
 NEEDS = {"range": "constriction", "pack=lz4": "lz4"}
 """Packages that some codecs need; without them these are left out, where nobody asked for them."""
 
@@ -99,7 +102,8 @@ def read_images(bundle: Bundle, test: str | None, train: str | None, limit: int 
         source = str(bundle.samples)
         notes.append("only the few images of the bundle's samples.parquet; for figures that count, give --data")
     recipe = spec.training.get("recipe", {})
-    images = data.read(source, "test", channels=spec.input_shape[0], resize=recipe.get("resize"))
+    first = limit if training is not None else None  # else some are for fitting first
+    images = data.read(source, "test", channels=spec.input_shape[0], resize=recipe.get("resize"), limit=first)
     if images.shape != spec.input_shape:
         raise UsageError(f"{source}: images of {images.shape}, the network takes {spec.input_shape}")
     if images.labels.max() >= spec.num_classes:
@@ -112,6 +116,8 @@ def read_images(bundle: Bundle, test: str | None, train: str | None, limit: int 
         notes.append(f"codecs are fitted on {cut} test images, which are not tested; better, give --train")
     fit = fit.take(np.arange(min(IMAGES, len(fit))))
     chosen = images if limit is None else images.take(np.arange(min(limit, len(images))))
+    if len(chosen) < FEWEST:
+        raise UsageError(f"{source}: {len(chosen)} images to test, at least {FEWEST} expected")
     return Images(chosen, fit, tuple(notes))
 
 

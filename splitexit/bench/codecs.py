@@ -25,6 +25,7 @@ import torch
 import zstandard
 
 from splitexit import codecs as zoo
+from splitexit.bench.codecs_show import EXPLAINED
 from splitexit.bench.rates import compared, verdict
 from splitexit.bench.score import difference
 from splitexit.bundle import Bundle, ModelSpec
@@ -211,6 +212,7 @@ class CodecBench:
             "test": _described(self.images.test),
             "fit": _described(self.images.fit),
             "notes": list(self.images.notes),
+            "explained": list(EXPLAINED),
             "plain_accuracy": rows[0]["plain_accuracy"],
             "splits": [self._split(number) for number in sorted({row["split"] for row in rows})],
             "rows": found,

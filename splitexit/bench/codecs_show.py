@@ -66,7 +66,8 @@ EXPLAINED = (
     "at least, beyond what was measured",
     "points: against no codec on the same images, with a 95 % bootstrap interval; device: share of the MACs, with the "
     "encoder's",
-    "enc, dec: median ms of single samples back to back, one thread; MB/s: of fp32 features, through both",
+    "bytes, enc, dec: of single samples back to back, on one thread, times as medians in ms; MB/s: of fp32 features, "
+    "through both; the network behind them runs on batches of decoded samples",
 )
 
 
