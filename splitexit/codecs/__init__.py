@@ -140,6 +140,9 @@ CODECS: Registry[Codec] = Registry(
         "range": "splitexit.codecs.range:Range",
         "channels": "splitexit.codecs.channels:Channels",
         "bottleneck": "splitexit.codecs.bottleneck:Bottleneck",
+        "aecnn": "splitexit.codecs.aecnn:Aecnn",
+        "bottlenetpp": "splitexit.codecs.bottlenetpp:BottleNetPlusPlus",
+        "progressive": "splitexit.codecs.progressive:Progressive",
     },
 )
 

@@ -46,6 +46,13 @@ CASES: dict[str, tuple[int, int, int]] = {
     "webp": IMAGE,
     "webp:headers=false,quality=50": IMAGE,
     "webp:headers=false": GREY,
+    "aecnn:bits=5,channels=3": FEATURES,
+    "aecnn:channels=2,refine=true": FEATURES,
+    "aecnn:bits=32,channels=8": FEATURES,
+    "bottlenetpp:channels=2": FEATURES,
+    "bottlenetpp:bits=4,channels=3,stride=2": FEATURES,
+    "progressive:channels=5": FEATURES,
+    "progressive:channels=4,send=1,slices=2": FEATURES,
 }
 
 
@@ -87,14 +94,50 @@ def fitted(name: str, params: dict[str, Any], wide: int) -> dict[str, Array]:
     return {"low": np.zeros(rows, np.float32), "step": steps, "table": table}
 
 
+def eighths(*shape: int) -> Array:
+    """Weights that are small multiples of 1/8."""
+    return (np.arange(np.prod(shape)).reshape(shape) * 5 % 13 - 6).astype(np.float32) / np.float32(8)
+
+
+def latent(name: str, params: dict[str, Any], wide: int) -> dict[str, Array]:
+    """Tensors of a codec that sends a latent: weights in eighths, so that sums are exact in any order."""
+    channels, bits, stride = params["channels"], params.get("bits", 8), params.get("stride", 1)
+    table = np.full((channels, 2 ** min(bits, 8)), 2**15 >> min(bits, 8), np.uint16)
+    table[:, 0] += 2**15
+    # The bottom of the range is no multiple of the step: no value stands between two levels.
+    group = {
+        "low": np.full(channels, -9.03125 if name == "progressive" else 0, np.float32),
+        "step": np.full(channels, 1 / (2 ** min(bits, 8) - 1) if name == "bottlenetpp" else 0.1875, np.float32),
+        "table": table,
+        "floor": np.array(0, np.float32),
+        "encoder.bias": np.arange(channels, dtype=np.float32) / np.float32(8),
+        "decoder.bias": np.ones(wide, np.float32) / np.float32(8),
+        "decoder.weight": eighths(wide, channels, 1, 1),
+        "encoder.weight": eighths(channels, wide, 1, 1),
+        "kept": np.arange(channels, dtype=np.uint16),
+        "refine.weight": eighths(wide, wide, 3, 3),
+        "refine.bias": np.zeros(wide, np.float32),
+    }
+    if name == "bottlenetpp":
+        kernel = {1: 3, 2: 2}[stride]
+        group["encoder.weight"] = eighths(channels, wide, kernel, kernel) / np.float32(32)
+        back = (wide, channels) if stride == 1 else (channels, wide)
+        group["decoder.weight"] = eighths(*back, kernel, kernel)
+    return group
+
+
+def group(codec_id: str, wide: int) -> dict[str, Array]:
+    """Tensors of any learned codec for features of so many channels."""
+    name, params = codecs.parse(codec_id)
+    if name == "bottleneck":
+        return tensors(params["channels"], wide)
+    return (fitted if issubclass(codecs.load(codec_id), codecs.FittedCodec) else latent)(name, params, wide)
+
+
 def create(codec_id: str, shape: tuple[int, int, int]) -> codecs.Codec:
     """The codec, with tensors where it needs any."""
-    name, params = codecs.parse(codec_id)
-    if not codecs.load(codec_id).learned:
-        return codecs.create(codec_id, shape=shape)
-    wide = shape[0]
-    group = tensors(params["channels"], wide) if name == "bottleneck" else fitted(name, params, wide)
-    return codecs.create(codec_id, shape=shape, tensors=group)
+    learned = codecs.load(codec_id).learned
+    return codecs.create(codec_id, shape=shape, tensors=group(codec_id, shape[0]) if learned else None)
 
 
 def example(codec: codecs.Codec) -> Array:
