@@ -8,7 +8,8 @@ import torch
 
 from splitexit.errors import ArtifactError, InputError, UsageError
 from splitexit.models import codecs, data, multi_exit
-from splitexit.models.train_codec import BottleneckNet, CodecRecipe, recipe_for, train_codec
+from splitexit.models.learned.bottleneck import BottleneckNet
+from splitexit.models.train_codec import CodecRecipe, spec_of, train_codec
 from tests.models_tiny import fresh_bundle, stripes, trained
 
 ID = "bottleneck:channels=2"
@@ -124,7 +125,7 @@ def test_fewer_levels_span_fewer_of_the_256():
 
 
 def test_training_helps_and_is_written_split_by_split(bundle):
-    rough = CodecRecipe(channels=1, levels=4, epochs=0, batch=16)
+    rough = CodecRecipe({"levels": 4}, epochs=0, batch=16)
     better = dataclasses.replace(rough, epochs=8, lr=0.02)
     (before,) = train_codec(bundle, "bottleneck:channels=1", [1], rough, source=stripes())
     after = list(train_codec(bundle, "bottleneck:channels=1", [1, 2], better, source=stripes()))
@@ -138,22 +139,37 @@ def test_training_helps_and_is_written_split_by_split(bundle):
 
 def test_only_the_bundles_own_images_train_its_codecs(bundle):
     with pytest.raises(UsageError, match="by their digest"):
-        list(train_codec(bundle, ID, [1], CodecRecipe(channels=2), source=stripes("test")))
+        list(train_codec(bundle, ID, [1], CodecRecipe(), source=stripes("test")))
 
 
-def test_recipes():
-    assert recipe_for("bottleneck:channels=04", levels=16) == (
-        "bottleneck:channels=4",
-        CodecRecipe(channels=4, levels=16),
-    )
-    with pytest.raises(UsageError, match="neither trained nor fitted"):
-        recipe_for("uint8")
-    with pytest.raises(UsageError, match="2 to 256"):
-        CodecRecipe(channels=2, levels=300)
+def test_what_is_trained_is_built_of_id_and_options():
+    spec = {"name": "bottleneck", "channels": 4, "levels": 16}
+    assert spec_of("bottleneck:channels=04", {"levels": 16}) == spec
+    params = {"bits": 8, "channels": 3, "refine": False, "order": "random"}
+    assert spec_of("aecnn:channels=3", {"order": "random"}) == {"name": "aecnn", **params}
+
+
+@pytest.mark.parametrize(
+    ("codec_id", "options", "words"),
+    [
+        ("uint8", {}, "neither trained nor fitted"),
+        ("range", {}, "neither trained nor fitted"),
+        ("bottleneck:channels=2", {"levels": 300}, "levels must be a whole number from 2 to 256"),
+        ("aecnn:channels=2", {"oder": "random"}, "did you mean 'order'"),
+        ("aecnn:channels=2", {"order": "worst"}, "importance or random"),
+        ("aecnn:channels=2", {"bits": 4}, "write it into --codec"),
+        ("bottlenetpp:channels=2", {"noise": 2}, "noise must be a number from 0 to 1"),
+        ("progressive:channels=4,send=2", {}, "leave it out"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(bundle, codec_id, options, words):
+    with pytest.raises(UsageError, match=words):
+        list(train_codec(bundle, codec_id, [1], CodecRecipe(options, epochs=0), source=stripes()))
+    assert not bundle.codec_weights.exists()
 
 
 def test_the_network_stays_frozen(bundle):
     before = bundle.weights.read_bytes()
-    list(train_codec(bundle, ID, [2], CodecRecipe(channels=2, epochs=1, batch=16), source=stripes()))
+    list(train_codec(bundle, ID, [2], CodecRecipe(epochs=1, batch=16), source=stripes()))
     assert bundle.weights.read_bytes() == before
     assert trained().weights.read_bytes() == before

@@ -143,14 +143,25 @@ def train(
 def train_codec(
     bundle: BundleFolder,
     codec: Annotated[
-        str, typer.Option(help="Trained: bottleneck:channels=4. Fitted: range:bits=4,per=channel or channels:keep=8.")
+        str,
+        typer.Option(
+            help="Trained: bottleneck:channels=4, aecnn:channels=8, bottlenetpp:channels=4,stride=2 or "
+            "progressive:channels=8. Fitted: range:bits=4,per=channel or channels:keep=8."
+        ),
     ],
     split: Annotated[str, typer.Option(help="1,3,5 or 2-5 or all")] = "all",
     data: Annotated[str | None, typer.Option(help="Training images [default: as model.json says].")] = None,
     levels: Annotated[
-        int | None, typer.Option(help="Quantiser levels in use; fewer make smaller payloads [default: 16].")
+        int | None, typer.Option(help="Bottleneck: levels in use; fewer make smaller payloads [default: 16].")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=0, help="[default: 2]")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="key=value for the codec's own training, repeatable. aecnn: order=random, sparsity=1; bottlenetpp: "
+            "over=awgn or erasure, noise=0.1."
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=0, help="Of every stage [default: 2].")] = None,
     images: Annotated[
         int | None,
         typer.Option(min=1, help="Images to use: training images, or of the validation split to fit [20000; 1000]."),
@@ -165,25 +176,37 @@ def train_codec(
 
     opened = Bundle.open(bundle)
     splits = parse_splits(split, opened.spec.num_stages)
-    training = _given(levels=levels, epochs=epochs, lr=lr, seed=seed)
+    training = _given(levels=levels, option=option or None, epochs=epochs, lr=lr, seed=seed)
     fitted = fit_codec.is_fitted(codec)
     if fitted and training:
         raise UsageError(f"--{next(iter(training))}: {codec} is fitted, not trained")
     source = data or _source(opened, "train", "--data")
-    if fitted:
-        reports = fit_codec.fit_codec(opened, codec, splits, source=source, device=device, **_given(images=images))
-    else:
-        codec_id, recipe = train_codec.recipe_for(codec, **training, **_given(images=images))
-        reports = train_codec.train_codec(opened, codec_id, splits, recipe, source=source, device=device)
     console = Console(stderr=True)
-    with _interruptible(console, opened.codec_weights):
+    with _interruptible(console, opened.codec_weights), bar(console, "steps") as progress:
+        if fitted:
+            reports = fit_codec.fit_codec(opened, codec, splits, source=source, device=device, **_given(images=images))
+        else:
+            options = _given(levels=levels) | parse_options(option or [])
+            recipe = train_codec.CodecRecipe(options, **_given(epochs=epochs, images=images, lr=lr, seed=seed))
+            reports = train_codec.train_codec(
+                opened, codec, splits, recipe, source=source, device=device, progress=progress
+            )
         for report in reports:
             console.print(
                 f"split {report.split}  {'×'.join(map(str, report.shape)):>9}  {report.payload_bytes:7.1f} bytes  "
-                f"validation {report.accuracy:.2%}, without the codec {report.plain_accuracy:.2%}",
+                f"validation {report.accuracy:.2%}, without the codec {report.plain_accuracy:.2%}  {report.codec_id}",
                 highlight=False,
+                soft_wrap=True,
             )
     print(opened.codec_weights)
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """`["order=random"]` -> `{"order": "random"}`; raises UsageError."""
+    from splitexit.models.spec import parse_spec
+
+    found = parse_spec(f"--option:{','.join(options)}")
+    return {key: value for key, value in found.items() if key != "name"}
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ the calibration split; never of the test set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from splitexit import codecs as zoo
 from splitexit.bundle import Bundle
-from splitexit.codecs import Codec, FittedCodec
+from splitexit.codecs import FittedCodec
 from splitexit.errors import UsageError
 from splitexit.models import codecs, data, multi_exit
 from splitexit.models.evaluate import pick_device
 from splitexit.models.multi_exit import MultiExitNet
-from splitexit.models.train_codec import CodecReport, accuracy_through, payload_bytes
+from splitexit.models.train_codec import CodecReport, accuracy_through, report
 
 Array = np.ndarray[Any, Any]
 
@@ -65,18 +65,7 @@ def fit_codec(
         group = kind.fit(at.features, at.gradients, **params)
         made = codecs.made(bundle) | {f"{codec_id}/s{split}": {"images": len(seen), "fitted on": "validation split"}}
         codecs.write(bundle, codecs.read(bundle) | {(split, codec_id): group}, made)
-        codec = codecs.open_codecs(bundle, [(split, codec_id)])[split, codec_id]
-        size = payload_bytes(bundle, net, (split, codec_id), validation)
-        accuracy = accuracy_through(net, validation, split, _through(codec))
-        yield CodecReport(split, bundle.spec.shape_at(split), size, accuracy, plain)
-
-
-def _through(codec: Codec) -> Callable[[Tensor], Tensor]:
-    def run(features: Tensor) -> Tensor:
-        decoded = [codec.decode(codec.encode(one)) for one in features.cpu().contiguous().numpy()]
-        return torch.from_numpy(np.stack(decoded)).to(features.device)
-
-    return run
+        yield report(bundle, net, (split, codec_id), validation, plain)
 
 
 @dataclass(frozen=True)

@@ -1,53 +1,57 @@
-"""Training the learned bottleneck of one split on the frozen network (codecs/bottleneck.py is the inference).
+"""Training learned codecs on the frozen network: the driver; what is trained is a member of splitexit.models.learned.
 
-It starts from the principal components of the features, which is the best linear reduction, and is then trained
-through the quantiser by a straight-through gradient (Bengio et al., arXiv 1308.3432): cross entropy of the final
-exit behind it, plus the error of the decoded features relative to their variance. The range of the quantiser is
-set once, at the start, so that payloads need not carry it.
+A codec is trained through its quantiser, by cross entropy of the final exit behind it and the error of the decoded
+features relative to their variance. Its entropy coder's tables, where it has one, are fitted afterwards on the bundle's
+validation split, which is what recordings call the calibration split. The network's weights stay what they are.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from splitexit import codecs as zoo
 from splitexit.bundle import Bundle
 from splitexit.calibration import Pair
-from splitexit.codecs import canonical, parse
+from splitexit.codecs import Codec, Tensors
+from splitexit.codecs._latent import LatentCodec
 from splitexit.errors import UsageError
 from splitexit.models import codecs, data, multi_exit
 from splitexit.models.augment import Batches
-from splitexit.models.evaluate import autocast, on_device, pick_device
+from splitexit.models.evaluate import autocast, on_device, pick_device, plain_batches
+from splitexit.models.learned import LEARNED, Batch, LearnedNet, Stage
 from splitexit.models.multi_exit import MultiExitNet
+from splitexit.models.spec import create
 
 Array = np.ndarray[Any, Any]
+Progress = Callable[[int, int], None]
+"""Told the steps done in a stage, and all of them."""
+
 START_IMAGES = 512
-TAIL = 5e-4
+TABLE_IMAGES = 1000
+"""How many images are enough for tables: one of a channel then comes of 64,000 values where a map has 8×8."""
 
 
 @dataclass(frozen=True)
 class CodecRecipe:
-    """Everything that decides a bottleneck.
+    """Everything that decides a codec beside its id.
 
     Args:
-        channels: sent for every position; a number that the codec id holds too.
-        levels: how many of the 256 levels the values at the start span; fewer make smaller payloads, because
-            zstd packs what does not occur.
-        epochs, batch, images: passes over so many images of the training split.
-        lr: of Adam, falling to 0 along a cosine.
+        options: of the codec's own training: what its class in splitexit.models.learned takes.
+        epochs, batch, images: passes over so many images of the training split, for every stage.
+        lr: of Adam, falling to 0 along a cosine in every stage.
         feature_weight: of the relative error of the decoded features, beside the cross entropy.
-        seed: of order and augmentation.
+        seed: of order, augmentation and whatever else is drawn.
     """
 
-    channels: int
-    levels: int = 16
+    options: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 2
     batch: int = 128
     images: int = 20_000
@@ -55,15 +59,12 @@ class CodecRecipe:
     feature_weight: float = 1.0
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if not 2 <= self.levels <= 256:
-            raise UsageError(f"levels: expected 2 to 256, found {self.levels}")
-
 
 @dataclass(frozen=True)
 class CodecReport:
     """What a codec came to on the validation split: payload, and accuracy of the final exit with and without."""
 
+    codec_id: str
     split: int
     shape: tuple[int, ...]
     payload_bytes: float
@@ -71,149 +72,156 @@ class CodecReport:
     plain_accuracy: float
 
 
-class BottleneckNet(nn.Module):
-    """The codec as it is trained: B×C×H×W -> the same, through `channels` quantised channels."""
-
-    def __init__(self, features: Tensor, channels: int, levels: int) -> None:
-        """Starts at the principal components of `features` (B×C×H×W)."""
-        super().__init__()
-        mean, basis = _principal(features, channels)
-        self.encoder = nn.Conv2d(features.shape[1], channels, 1)
-        self.decoder = nn.Conv2d(channels, features.shape[1], 1)
-        with torch.no_grad():
-            self.encoder.weight.copy_(basis.T[:, :, None, None])
-            self.encoder.bias.copy_(-(basis.T @ mean))  # type: ignore[union-attr]
-            self.decoder.weight.copy_(basis[:, :, None, None])
-            self.decoder.bias.copy_(mean)  # type: ignore[union-attr]
-            low, high = _range(self.encoder(features), levels)
-        self.low, self.high = low, high
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Decoded features; the gradient passes the rounding unchanged."""
-        z = self.encoder(features)
-        step = (self.high - self.low) / 255
-        level = ((z - self.low) / step).clamp(0, 255)
-        level = level + (level.round() - level).detach()
-        return F.relu(self.decoder(level * step + self.low))
-
-    def tensors(self) -> dict[str, Array]:
-        """As the codec reads them; codecs/bottleneck.py says what they are."""
-        parameters = {name: value.detach().cpu().float().numpy() for name, value in self.named_parameters()}
-        flat = {name: value.reshape(value.shape[:2]) for name, value in parameters.items()}
-        return {**flat, "low": np.array(self.low, np.float32), "high": np.array(self.high, np.float32)}
-
-
-def _principal(features: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """Mean (C,) and the first principal directions (C, channels) of the features at all positions."""
-    rows = features.transpose(0, 1).flatten(1).double()
-    mean = rows.mean(1)
-    centred = rows - mean[:, None]
-    _, vectors = torch.linalg.eigh(centred @ centred.T / rows.shape[1])
-    basis = vectors.flip(1)[:, :channels]
-    # An eigenvector has no sign of its own; fixing it makes the start the same everywhere.
-    signs = basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
-    return mean.float(), (basis * signs).float()
-
-
-def _range(z: Tensor, levels: int) -> tuple[float, float]:
-    """low and high such that nearly all values of z span `levels` of the 256 levels."""
-    low, high = (float(v) for v in np.quantile(z.cpu().numpy(), [TAIL, 1 - TAIL]))
-    middle, half = (low + high) / 2, max(high - low, 1e-6) / 2 * 255 / (levels - 1)
-    return middle - half, middle + half
-
-
 def train_codec(
-    bundle: Bundle, codec_id: str, splits: list[int], recipe: CodecRecipe, *, source: str, device: str = "auto"
+    bundle: Bundle,
+    codec_id: str,
+    splits: list[int],
+    recipe: CodecRecipe,
+    *,
+    source: str,
+    device: str = "auto",
+    progress: Progress = lambda done, total: None,
 ) -> Iterator[CodecReport]:
-    """Trains the bottleneck of every split in turn, writes its weights into the bundle and reports on it.
+    """Trains the codec at every split in turn, writes its weights into the bundle and reports on it.
 
     Args:
-        source: the training images of the bundle; bottleneck and validation split are taken from them.
+        source: the training images of the bundle; those of the codec and the validation split are taken from them.
 
     Raises DataError or UsageError for wrong input. What is finished is in the bundle, whatever happens to the rest.
     """
+    codec_id, spec = zoo.canonical(codec_id), spec_of(codec_id, recipe.options)
     net = multi_exit.load(bundle).to(pick_device(device)).requires_grad_(False)
     train_set, validation, _ = data.parted(bundle.spec, source)
+    images = train_set.take(np.arange(min(recipe.images, len(train_set))))
     plain = None
     for split in splits:
-        bottleneck = _fit(net, split, recipe, train_set.take(np.arange(min(recipe.images, len(train_set)))))
         if plain is None:
             plain = accuracy_through(net, validation, split, None)
-        tensors = codecs.read(bundle) | {(split, codec_id): bottleneck.tensors()}
-        made = codecs.made(bundle) | {f"{codec_id}/s{split}": dataclasses.asdict(recipe)}
-        codecs.write(bundle, tensors, made)
-        size = payload_bytes(bundle, net, (split, codec_id), validation)
-        accuracy = accuracy_through(net, validation, split, bottleneck)
-        yield CodecReport(split, bundle.spec.shape_at(split), size, accuracy, plain)
+        trained = _Training(net, split, spec, recipe, images, progress).run()
+        group = _with_tables(codec_id, trained.tensors(), at_split(net, validation, split, TABLE_IMAGES))
+        ids = trained.codec_ids(codec_id)
+        made = {f"{one}/s{split}": dataclasses.asdict(recipe) for one in ids}
+        codecs.write(bundle, codecs.read(bundle) | {(split, one): group for one in ids}, codecs.made(bundle) | made)
+        for one in ids:
+            yield report(bundle, net, (split, one), validation, plain)
 
 
-def _fit(net: MultiExitNet, split: int, recipe: CodecRecipe, images: data.ImageSet) -> BottleneckNet:
-    device = next(net.parameters()).device
-    pixels, labels = on_device(images, device)
-    start = pixels[:START_IMAGES].permute(0, 3, 1, 2).float() / 255
-    with torch.no_grad():
-        features = net.run_stages(start, 0, split)
-    bottleneck = BottleneckNet(features, recipe.channels, recipe.levels).to(device)
-    batches = Batches(pixels, labels, net.spec.training.get("recipe", {}).get("augment", "none"))
-    generator = torch.Generator(device).manual_seed(recipe.seed)
-    steps = len(images) // recipe.batch
-    optimiser = torch.optim.Adam(bottleneck.parameters(), lr=recipe.lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps * recipe.epochs))
-    variance = float(features.var())
-    for _ in range(recipe.epochs):
-        order = torch.randperm(len(images), generator=generator, device=device)
-        for step in range(steps):
-            index = order[step * recipe.batch : (step + 1) * recipe.batch]
-            optimiser.zero_grad()
-            loss = _loss(net, split, bottleneck, batches.draw(index, generator), recipe.feature_weight / variance)
-            loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
-            optimiser.step()
-            schedule.step()
-    return bottleneck
+def spec_of(codec_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `LEARNED` builds the codec from: all parameters of its id, and these options of its training.
+
+    Raises InputError for an id that is none, UsageError for a codec that is not trained or a wrong option.
+    """
+    name, given = zoo.parse(codec_id)
+    if name not in LEARNED.names():
+        raise UsageError(f"codec {codec_id!r} is neither trained nor fitted; give bottleneck:channels=4 or the like")
+    keywords = inspect.signature(zoo.load(codec_id)).parameters.values()
+    params = {p.name: p.default for p in keywords if p.default is not inspect.Parameter.empty} | given
+    for key in options:
+        if key in params:
+            raise UsageError(f"{key} is a parameter of the codec: write it into --codec {codec_id}")
+    return {"name": name, **params, **options}
 
 
-def _loss(
-    net: MultiExitNet, split: int, bottleneck: BottleneckNet, batch: tuple[Tensor, Tensor], weight: float
-) -> Tensor:
-    images, labels = batch
-    with torch.no_grad(), autocast(images.device, "bf16"):
-        features = net.run_stages(images, 0, split).float()
-    decoded = bottleneck(features)
-    with autocast(images.device, "bf16"):
-        end = net.run_stages(decoded, split, net.spec.num_stages)
-        logits = net.read_exit(end, net.spec.final_exit)
-    return F.cross_entropy(logits.float(), labels) + weight * F.mse_loss(decoded, features)
+class _Training:
+    """Of one codec at one split."""
+
+    def __init__(
+        self,
+        net: MultiExitNet,
+        split: int,
+        spec: Mapping[str, Any],
+        recipe: CodecRecipe,
+        images: data.ImageSet,
+        progress: Progress,
+    ) -> None:
+        self.net, self.split, self.spec, self.recipe, self.progress = net, split, spec, recipe, progress
+        self.device = next(net.parameters()).device
+        self.pixels, labels = on_device(images, self.device)
+        augment = net.spec.training.get("recipe", {}).get("augment", "none")
+        self.batches = Batches(self.pixels, labels, augment)
+        self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
+
+    def run(self) -> LearnedNet:
+        """The trained codec, in evaluation mode."""
+        start = self.pixels[:START_IMAGES].permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            features = self.net.run_stages(start, 0, self.split)
+        self.weight = self.recipe.feature_weight / float(features.var())
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.seed)
+            codec = create(LEARNED, self.spec, features=features).to(self.device)
+            for stage in codec.stages():
+                codec.train()
+                self._train(stage)
+                codec.eval()
+        return codec.eval()
+
+    def _train(self, stage: Stage) -> None:
+        recipe, parameters = self.recipe, list(stage.parameters)
+        steps = len(self.pixels) // recipe.batch
+        optimiser = torch.optim.Adam(parameters, lr=recipe.lr * stage.pace)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps * recipe.epochs))
+        for epoch in range(recipe.epochs):
+            order = torch.randperm(len(self.pixels), generator=self.generator, device=self.device)
+            for step in range(steps):
+                index = order[step * recipe.batch : (step + 1) * recipe.batch]
+                optimiser.zero_grad()
+                stage.loss(self._batch(index)).backward()  # type: ignore[no-untyped-call,unused-ignore]
+                optimiser.step()
+                schedule.step()
+                self.progress(epoch * steps + step + 1, recipe.epochs * steps)
+
+    def _batch(self, index: Tensor) -> Batch:
+        images, labels = self.batches.draw(index, self.generator)
+        with torch.no_grad(), autocast(self.device, "bf16"):
+            features = self.net.run_stages(images, 0, self.split).float()
+        return Batch(features, labels, self._tail, self.weight, self.generator)
+
+    def _tail(self, features: Tensor) -> Tensor:
+        with autocast(self.device, "bf16"):
+            end = self.net.run_stages(features, self.split, self.net.spec.num_stages)
+            logits = self.net.read_exit(end, self.net.spec.final_exit)
+        return logits.float()
+
+
+def _with_tables(codec_id: str, tensors: Tensors, features: Array) -> Tensors:
+    channels, height, width = features.shape[1:]
+    codec = zoo.create(codec_id, shape=(channels, height, width), tensors=tensors)
+    return codec.fitted(features) if isinstance(codec, LatentCodec) else tensors
 
 
 @torch.no_grad()
-def accuracy_through(
-    net: MultiExitNet, images: data.ImageSet, split: int, codec: Callable[[Tensor], Tensor] | None
-) -> float:
-    """Accuracy of the final exit, with `codec` (B×C×H×W to the same) applied at the split if there is one."""
+def at_split(net: MultiExitNet, images: data.ImageSet, split: int, n: int) -> Array:
+    """Features of the first `n` images, float32 n×C×H×W."""
+    some = images.take(np.arange(min(n, len(images))))
+    batches = plain_batches(some, next(net.parameters()).device)
+    return torch.cat([net.run_stages(pixels, 0, split).cpu() for pixels, _ in batches]).contiguous().numpy()
+
+
+def report(bundle: Bundle, net: MultiExitNet, pair: Pair, validation: data.ImageSet, plain: float) -> CodecReport:
+    """What the bundle's codec does to the validation split; `plain` is the accuracy without it."""
+    split, codec_id = pair
+    codec = codecs.open_codecs(bundle, [pair])[pair]
+    size = payload_bytes(codec, at_split(net, validation, split, 200))
+    accuracy = accuracy_through(net, validation, split, codec)
+    return CodecReport(codec_id, split, bundle.spec.shape_at(split), size, accuracy, plain)
+
+
+@torch.no_grad()
+def accuracy_through(net: MultiExitNet, images: data.ImageSet, split: int, codec: Codec | None) -> float:
+    """Accuracy of the final exit, with the features sent through `codec` at the split if there is one."""
     device = next(net.parameters()).device
     right = 0
-    for start in range(0, len(images), 500):
-        pixels = torch.from_numpy(images.images[start : start + 500]).to(device)
-        features = net.run_stages(pixels.permute(0, 3, 1, 2).float() / 255, 0, split)
-        end = net.run_stages(codec(features) if codec else features, split, net.spec.num_stages)
-        predictions = net.read_exit(end, net.spec.final_exit).argmax(1).cpu().numpy()
-        right += int((predictions == images.labels[start : start + 500]).sum())
+    for pixels, labels in plain_batches(images, device):
+        features = net.run_stages(pixels, 0, split)
+        if codec is not None:
+            decoded = [codec.decode(codec.encode(one)) for one in features.cpu().contiguous().numpy()]
+            features = torch.from_numpy(np.stack(decoded)).to(device)
+        end = net.run_stages(features, split, net.spec.num_stages)
+        right += int((net.read_exit(end, net.spec.final_exit).argmax(1) == labels).sum())
     return right / len(images)
 
 
-@torch.no_grad()
-def payload_bytes(bundle: Bundle, net: MultiExitNet, pair: Pair, images: data.ImageSet, n: int = 200) -> float:
-    """Mean payload of the first `n` images, by the codec itself."""
-    codec = codecs.open_codecs(bundle, [pair])[pair]
-    device = next(net.parameters()).device
-    pixels = torch.from_numpy(images.images[:n]).to(device).permute(0, 3, 1, 2).float() / 255
-    features = net.run_stages(pixels, 0, pair[0]).cpu().contiguous().numpy()
+def payload_bytes(codec: Codec, features: Array) -> float:
+    """Mean payload of n×C×H×W features."""
     return float(np.mean([len(codec.encode(one)) for one in features]))
-
-
-def recipe_for(codec_id: str, **options: Any) -> tuple[str, CodecRecipe]:
-    """The canonical codec id and its recipe; raises UsageError for a codec that is not a bottleneck."""
-    name, params = parse(codec_id)
-    if name != "bottleneck":
-        raise UsageError(f"codec {codec_id!r} is neither trained nor fitted; give bottleneck:channels=4 or the like")
-    return canonical(codec_id), CodecRecipe(channels=params["channels"], **options)
