@@ -119,8 +119,12 @@ def _jpeg(row: Document) -> str:
 
 
 def _points(row: Document) -> str:
-    of = row["difference"]
-    return f"{of['points']:+.1f} [{of['low']:+.1f}, {of['high']:+.1f}]"
+    points, low, high = (_signed(row["difference"][key]) for key in ("points", "low", "high"))
+    return f"{points} [{low}, {high}]"
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}" if abs(points) < 9.995 else f"{points:+.1f}"
 
 
 def _image(row: Document) -> str:
@@ -135,7 +139,7 @@ COLUMNS = (
     Column("fp32", 5, lambda row: _number(row["fp32_ratio"])),
     Column("JPEG", 10, _jpeg),
     Column("%", 5, lambda row: f"{row['accuracy']:.2f}"),
-    Column("points", 18, _points),
+    Column("points", 20, _points),
     Column("image", 6, _image),
     Column("device", 6, lambda row: f"{row['device_share']:.0%}"),
     Column("p95", 6, lambda row: _number(row["bytes_p95"])),

@@ -68,10 +68,10 @@ def _panel(axes: Axes, split: int, rows: Sequence[Row], images: Sequence[Row], f
                 markerfacecolor="none" if again else None,
                 label=family,
             )
-    shares = [row["device_share"] for row in rows if not row["encoder_macs"]] or [0.0]
+    share = min((row["device_share"] for row in rows), default=0.0)  # that of a codec without an encoder's layers
     below = sum(row["accuracy"] < _lowest(row) for row in rows)
     more = f"; {below} below" if below else ""
-    axes.set_title(f"split {split}: {min(shares):.0%} of the MACs on the device{more}", fontsize=9)
+    axes.set_title(f"split {split}: {share:.0%} of the MACs on the device{more}", fontsize=9)
     axes.set_xscale("log")
     axes.set_xlabel("mean payload in bytes", fontsize=8)
     axes.set_ylabel("test accuracy in %", fontsize=8)
