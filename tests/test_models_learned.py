@@ -12,13 +12,15 @@ from typer.testing import CliRunner
 
 from splitexit.cli import models as cli
 from splitexit.codecs import CODECS, create, load
+from splitexit.codecs._latent import even_table
 from splitexit.errors import ArtifactError, InputError, PayloadError, UsageError
 from splitexit.models import codecs, data, multi_exit
 from splitexit.models.learned import LEARNED
 from splitexit.models.learned.aecnn import AecnnNet
 from splitexit.models.learned.bottlenetpp import BottleNetPlusPlusNet
+from splitexit.models.learned.entropic import FactorisedPrior
 from splitexit.models.macs import measure
-from splitexit.models.train_codec import CodecRecipe, _Training, _with_tables, at_split, spec_of, train_codec
+from splitexit.models.train_codec import CodecRecipe, _Training, at_split, spec_of, train_codec, with_tables
 from tests.models_tiny import fresh_bundle, stripes, trained
 
 SPLIT, SHAPE = 2, (8, 6, 6)
@@ -29,6 +31,8 @@ IDS = [
     "bottlenetpp:channels=2",
     "bottlenetpp:bits=5,channels=3,stride=2",
     "progressive:channels=4",
+    "entropic:channels=4",
+    "entropic:channels=6,stride=2",
 ]
 
 
@@ -56,7 +60,7 @@ def learned(codec_id, epochs=2, seed=0, **options):
     recipe = CodecRecipe(options, epochs=epochs, batch=16, lr=0.01, seed=seed)
     spec = spec_of(codec_id, options)
     of = _Training(net(), SPLIT, spec, recipe, parts()[0], lambda done, total: None).run()
-    return of, create(codec_id, shape=SHAPE, tensors=_with_tables(codec_id, of.tensors(), features()))
+    return of, create(codec_id, shape=SHAPE, tensors=with_tables(of, codec_id, features()))
 
 
 def through(codec, maps):
@@ -100,7 +104,9 @@ def test_training_helps(codec_id):
 def test_tables_make_payloads_smaller(codec_id):
     """Than the levels are in so many bits each, which is what even tables come to."""
     of, codec = learned(codec_id)
-    even = create(codec_id, shape=SHAPE, tensors=of.tensors())
+    channels, symbols = of.tensors()["table"].shape
+    flat = even_table(channels, symbols.bit_length() - 1)
+    even = create(codec_id, shape=SHAPE, tensors={**of.tensors(), "table": flat})
     small, large = (sum(len(c.encode(one)) for one in features("test")) for c in (codec, even))
     assert small < large
     np.testing.assert_array_equal(codec.levels(features()[0]), even.levels(features()[0]))
@@ -184,7 +190,7 @@ def test_noise_is_as_strong_as_the_encoder_is_told():
 def test_any_prefix_decodes_and_more_of_it_is_better():
     """Cut between slices: the very tensor that was meant to be sent so, and from slice to slice a smaller error."""
     of, codec = learned("progressive:channels=4", epochs=4)
-    tensors = _with_tables(codec.codec_id, of.tensors(), features())
+    tensors = with_tables(of, codec.codec_id, features())
     errors, losses = [], []
     for send in (1, 2, 3, 4):
         short = create(f"progressive:channels=4,send={send}", shape=SHAPE, tensors=tensors)
@@ -206,6 +212,36 @@ def test_a_slice_that_is_cut_is_refused():
     for bad in (payload[:-1], payload[: HEADER_BYTES + 1], payload[:HEADER_BYTES], payload + payload[HEADER_BYTES:]):
         with pytest.raises(PayloadError):
             codec.decode(bad)
+
+
+def test_the_learned_prior_is_what_is_sent():
+    """Its bits are the payload's, and close to what tables of the very features would need."""
+    of, codec = learned("entropic:channels=4", epochs=6)
+    with torch.no_grad():
+        stated = of.bits(of._latent(torch.from_numpy(features("test"))).round()).numpy() / 8
+    sent = np.array([len(codec.encode(one)) - HEADER_BYTES for one in features("test")])
+    assert abs(sent.mean() - stated.mean()) < 0.05 * stated.mean() + 4
+    refitted = create("entropic:channels=4", shape=SHAPE, tensors=codec.fitted(features("test")))
+    assert sent.mean() + HEADER_BYTES < 1.2 * np.mean([len(refitted.encode(one)) for one in features("test")])
+
+
+def test_a_prior_s_probabilities_are_those_of_one_density():
+    torch.manual_seed(0)
+    prior = FactorisedPrior(2)
+    levels = torch.arange(-300.0, 301.0).reshape(1, 1, -1, 1).expand(1, 2, -1, 1)
+    with torch.no_grad():
+        shares = prior(levels)[0, :, :, 0]
+    assert torch.allclose(shares.sum(1), torch.ones(2), atol=1e-4)
+    table = prior.table().astype(float) / 2**16
+    assert np.abs(table[:, 1:-1] - shares[:, 173:427].numpy()).max() < 2e-3
+
+
+def test_a_higher_rate_is_fewer_bytes():
+    sizes = [
+        sum(len(learned("entropic:channels=4", epochs=4, rate=rate)[1].encode(one)) for one in features("test"))
+        for rate in (0.0, 0.1, 1.0)
+    ]
+    assert sizes[2] < sizes[1] < sizes[0]
 
 
 def test_all_prefixes_stand_in_the_bundle(tmp_path):

@@ -145,8 +145,8 @@ def train_codec(
     codec: Annotated[
         str,
         typer.Option(
-            help="Trained: bottleneck:channels=4, aecnn:channels=8, bottlenetpp:channels=4,stride=2 or "
-            "progressive:channels=8. Fitted: range:bits=4,per=channel or channels:keep=8."
+            help="Trained: bottleneck:channels=4, aecnn:channels=8, bottlenetpp:channels=4,stride=2, "
+            "progressive:channels=8 or entropic:channels=8. Fitted: range:bits=4,per=channel or channels:keep=8."
         ),
     ],
     split: Annotated[str, typer.Option(help="1,3,5 or 2-5 or all")] = "all",
@@ -158,7 +158,7 @@ def train_codec(
         list[str] | None,
         typer.Option(
             help="key=value for the codec's own training, repeatable. aecnn: order=random, sparsity=1; bottlenetpp: "
-            "over=awgn or erasure, noise=0.1."
+            "over=awgn or erasure, noise=0.1; entropic: rate=0.02."
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=0, help="Of every stage [default: 2].")] = None,

@@ -143,6 +143,7 @@ CODECS: Registry[Codec] = Registry(
         "aecnn": "splitexit.codecs.aecnn:Aecnn",
         "bottlenetpp": "splitexit.codecs.bottlenetpp:BottleNetPlusPlus",
         "progressive": "splitexit.codecs.progressive:Progressive",
+        "entropic": "splitexit.codecs.entropic:Entropic",
     },
 )
 

@@ -19,9 +19,6 @@ LENGTH = struct.Struct("<H")
 MOST_VALUES = 2**15 - 4
 """In a slice: each takes two bytes at most, so that the length of a slice fits into its 16 bits."""
 
-BITS = 8
-"""Of a level. With entropy coding, levels that do not occur cost nothing."""
-
 
 class Progressive(LatentCodec):
     """A 1×1 convolution to few channels, sent slice by slice, the most important ones first.
@@ -38,6 +35,7 @@ class Progressive(LatentCodec):
     Args:
         channels: of the latent.
         slices: that the channels are divided into, as evenly as it goes.
+        bits: of a level of the channel that spreads most; the step is the same for all.
         send: slices that `encode` writes; 0 writes all.
         tensors: the above and those of `LatentCodec`.
     """
@@ -51,11 +49,13 @@ class Progressive(LatentCodec):
         tensors: Tensors,
         channels: Annotated[int, Ge(1), Le(4096)],
         slices: Annotated[int, Ge(1), Le(64)] = 4,
+        bits: Annotated[int, Ge(1), Le(8)] = 5,
         send: Annotated[int, Ge(0), Le(64)] = 0,
     ) -> None:
         super().__init__(shape=shape, tensors=tensors)
         self.channels = channels
         self.slices = slices
+        self.bits = bits
         self.send = send
         wide, height, width = shape
         self._bounds = bounds(channels, slices)
@@ -68,7 +68,7 @@ class Progressive(LatentCodec):
         self._encoder = self._take("encoder.weight", (channels, wide, 1, 1)), self._take("encoder.bias", (channels,))
         self._decoder = self._take("decoder.weight", (wide, channels, 1, 1)), self._take("decoder.bias", (wide,))
         self._floor = self._take("floor", ())
-        self._send((channels, height, width), BITS)
+        self._send((channels, height, width), bits)
 
     @property
     def encoder_macs(self) -> int:

@@ -98,7 +98,7 @@ def train_codec(
         if plain is None:
             plain = accuracy_through(net, validation, split, None)
         trained = _Training(net, split, spec, recipe, images, progress).run()
-        group = _with_tables(codec_id, trained.tensors(), at_split(net, validation, split, TABLE_IMAGES))
+        group = with_tables(trained, codec_id, at_split(net, validation, split, TABLE_IMAGES))
         ids = trained.codec_ids(codec_id)
         made = {f"{one}/s{split}": dataclasses.asdict(recipe) for one in ids}
         codecs.write(bundle, codecs.read(bundle) | {(split, one): group for one in ids}, codecs.made(bundle) | made)
@@ -184,10 +184,11 @@ class _Training:
         return logits.float()
 
 
-def _with_tables(codec_id: str, tensors: Tensors, features: Array) -> Tensors:
+def with_tables(trained: LearnedNet, codec_id: str, features: Array) -> Tensors:
+    """What a bundle holds of a trained codec; n×C×H×W features are those of the calibration split."""
     channels, height, width = features.shape[1:]
-    codec = zoo.create(codec_id, shape=(channels, height, width), tensors=tensors)
-    return codec.fitted(features) if isinstance(codec, LatentCodec) else tensors
+    codec = zoo.create(codec_id, shape=(channels, height, width), tensors=trained.tensors())
+    return codec.fitted(features) if isinstance(codec, LatentCodec) and trained.fits_tables else trained.tensors()
 
 
 @torch.no_grad()

@@ -53,6 +53,8 @@ CASES: dict[str, tuple[int, int, int]] = {
     "bottlenetpp:bits=4,channels=3,stride=2": FEATURES,
     "progressive:channels=5": FEATURES,
     "progressive:channels=4,send=1,slices=2": FEATURES,
+    "entropic:channels=3": FEATURES,
+    "entropic:channels=2,stride=2": FEATURES,
 }
 
 
@@ -99,9 +101,12 @@ def eighths(*shape: int) -> Array:
     return (np.arange(np.prod(shape)).reshape(shape) * 5 % 13 - 6).astype(np.float32) / np.float32(8)
 
 
+DEFAULT_BITS = {"aecnn": 8, "bottlenetpp": 8, "progressive": 5, "entropic": 8}
+
+
 def latent(name: str, params: dict[str, Any], wide: int) -> dict[str, Array]:
     """Tensors of a codec that sends a latent: weights in eighths, so that sums are exact in any order."""
-    channels, bits, stride = params["channels"], params.get("bits", 8), params.get("stride", 1)
+    channels, bits, stride = params["channels"], params.get("bits", DEFAULT_BITS[name]), params.get("stride", 1)
     table = np.full((channels, 2 ** min(bits, 8)), 2**15 >> min(bits, 8), np.uint16)
     table[:, 0] += 2**15
     # The bottom of the range is no multiple of the step: no value stands between two levels.
@@ -123,6 +128,9 @@ def latent(name: str, params: dict[str, Any], wide: int) -> dict[str, Array]:
         group["encoder.weight"] = eighths(channels, wide, kernel, kernel) / np.float32(32)
         back = (wide, channels) if stride == 1 else (channels, wide)
         group["decoder.weight"] = eighths(*back, kernel, kernel)
+    if name == "entropic":
+        group["encoder.weight"] = group["decoder.weight"] = eighths(channels, wide, stride, stride)
+        group |= {"low": np.full(channels, -63.03125, np.float32), "step": np.ones(channels, np.float32)}
     return group
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -56,6 +56,9 @@ class LearnedNet(nn.Module, ABC):
     Whatever it draws comes from torch's global generator, which the caller seeds.
     """
 
+    fits_tables: ClassVar[bool] = True
+    """Whether the entropy coder's tables are still to be fitted to what the codec sends, or come of the training."""
+
     def stages(self) -> Iterator[Stage]:
         """The trainings, one after the other; what stands between them sees what the one before has come to."""
         yield Stage(self.parameters(), lambda batch: recovery(batch, self(batch.features)))
@@ -82,5 +85,6 @@ LEARNED: Registry[LearnedNet] = Registry(
         "aecnn": "splitexit.models.learned.aecnn:AecnnNet",
         "bottlenetpp": "splitexit.models.learned.bottlenetpp:BottleNetPlusPlusNet",
         "progressive": "splitexit.models.learned.progressive:ProgressiveNet",
+        "entropic": "splitexit.models.learned.entropic:EntropicNet",
     },
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from splitexit.codecs import canonical
-from splitexit.codecs.progressive import BITS, bounds
+from splitexit.codecs.progressive import bounds
 from splitexit.errors import UsageError
 from splitexit.models.learned import Array, Batch, LearnedNet, Stage, recovery
 from splitexit.models.learned._parts import Quantiser, floor_of, start_at_principal, weights
@@ -23,7 +23,7 @@ class ProgressiveNet(LearnedNet):
     ICML 2014), so that the loss is, in the mean, the average over all prefixes.
     """
 
-    def __init__(self, features: Tensor, *, channels: int, slices: int, send: int) -> None:
+    def __init__(self, features: Tensor, *, channels: int, slices: int, bits: int, send: int) -> None:
         super().__init__()
         if send:
             raise UsageError(
@@ -35,7 +35,7 @@ class ProgressiveNet(LearnedNet):
         self.to(features.device)
         start_at_principal(self.encoder, self.decoder, features)
         with torch.no_grad():
-            self.quantiser = Quantiser.of(self.encoder(features), BITS, centred=True)
+            self.quantiser = Quantiser.of(self.encoder(features), bits, centred=True)
 
     def stages(self) -> Iterator[Stage]:
         """One, over all prefixes."""

@@ -1,0 +1,151 @@
+"""The entropic student's training (arXiv 2108.11898; splitexit/codecs/entropic.py is the inference)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from splitexit.codecs import _ans as ans
+from splitexit.codecs.entropic import BITS
+from splitexit.models.learned import Array, Batch, LearnedNet, Stage, recovery
+from splitexit.models.learned._parts import floor_of, principal, weights
+
+LOWEST, HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
+FIRST_SPREAD = 4.0
+"""Standard deviation, in levels, of the first channel of the latent at the start (inferred)."""
+DISTILLED = 0.5
+"""Weight of the teacher's answer in the second stage, the rest being the label's (SC2's configurations)."""
+LEAST = 1e-9
+"""Of a probability, so that its logarithm is finite."""
+
+
+class FactorisedPrior(nn.Module):
+    """A density of its own for every channel, from a monotone network for its cumulative.
+
+    (Ballé et al., "Variational image compression with a scale hyperprior", ICLR 2018, appendix 6.1.)
+    """
+
+    WIDTHS: ClassVar[tuple[int, ...]] = (1, 3, 3, 3, 1)
+    SCALE: ClassVar[float] = 10.0
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
+        scale = self.SCALE ** (1 / (len(self.WIDTHS) - 1))
+        for inner, outer in zip(self.WIDTHS[:-1], self.WIDTHS[1:], strict=True):
+            start = float(np.log(np.expm1(1 / scale / outer)))
+            self.matrices.append(nn.Parameter(torch.full((channels, outer, inner), start)))
+            self.biases.append(nn.Parameter(torch.rand(channels, outer, 1) - 0.5))
+        self.factors.extend(nn.Parameter(torch.zeros(channels, width, 1)) for width in self.WIDTHS[1:-1])
+
+    def _logits(self, values: Tensor) -> Tensor:
+        """Of the cumulative, for values (channels, 1, n)."""
+        *inner, last = zip(self.matrices, self.biases, strict=True)
+        for (matrix, bias), factor in zip(inner, self.factors, strict=True):
+            values = F.softplus(matrix) @ values + bias
+            values = values + torch.tanh(factor) * torch.tanh(values)
+        logits: Tensor = F.softplus(last[0]) @ values + last[1]
+        return logits
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Probability of the interval of one level around every value: B×c×h×w -> the same shape."""
+        values = latent.transpose(0, 1).flatten(1).unsqueeze(1)
+        lower, upper = self._logits(values - 0.5), self._logits(values + 0.5)
+        # On the side of zero where the sigmoid does not round to one.
+        sign = -torch.sign(lower + upper).detach()
+        probability = (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs().clamp_min(LEAST)
+        batch, channels, *size = latent.shape
+        return probability.reshape(channels, batch, *size).transpose(0, 1)
+
+    @torch.no_grad()
+    def table(self) -> Array:
+        """As a LatentCodec reads it: what lies beyond the levels falls to the outermost ones."""
+        edges = torch.arange(LOWEST, HIGHEST, device=self.matrices[0].device) + 0.5
+        below = torch.sigmoid(self._logits(edges.expand(len(self.matrices[0]), 1, -1)).double()).squeeze(1)
+        shares = np.diff(below.cpu().numpy(), prepend=0.0, append=1.0)
+        return np.stack([ans.table(np.rint(row * 2**30)) for row in np.maximum(shares, 0)])
+
+
+class EntropicNet(LearnedNet):
+    """Error and rate first, with uniform noise in the place of rounding; then the decoder alone, behind rounding.
+
+    It starts at the principal components of the blocks. The first stage's error is that of all codecs here, where the
+    paper takes the error of several layers (inferred). In the second, encoder and prior stay, and the decoder learns
+    from the labels and from what the network says without the codec, half and half.
+
+    Args:
+        rate: what a bit for every position of the features weighs beside the loss; the higher, the fewer bytes.
+    """
+
+    fits_tables = False
+
+    def __init__(self, features: Tensor, *, channels: int, stride: int, rate: Annotated[float, Ge(0)] = 0.02) -> None:
+        super().__init__()
+        self.stride, self.rate, self.floor = stride, rate, floor_of(features)
+        self.height, self.width = features.shape[2:]
+        wide = features.shape[1]
+        self.encoder = nn.Conv2d(wide, channels, stride, stride)
+        self.decoder = nn.ConvTranspose2d(channels, wide, stride, stride)
+        self.prior = FactorisedPrior(channels)
+        self.to(features.device)
+        self._begin(features)
+
+    @torch.no_grad()
+    def _begin(self, features: Tensor) -> None:
+        channels, side = self.encoder.out_channels, self.stride
+        blocks = F.unfold(self._padded(features), side, stride=side)[..., None]
+        mean, basis = principal(blocks, channels)
+        gain = FIRST_SPREAD / float(torch.einsum("bcnk,c->bn", blocks, basis[:, 0]).std().clamp_min(1e-6))
+        self.encoder.weight.copy_((gain * basis.T).reshape(self.encoder.weight.shape))
+        self.encoder.bias.copy_(-gain * (basis.T @ mean))  # type: ignore[union-attr]
+        self.decoder.weight.copy_((basis.T / gain).reshape(self.decoder.weight.shape))
+        self.decoder.bias.copy_(features.mean((0, 2, 3)))  # type: ignore[union-attr]
+
+    def _padded(self, features: Tensor) -> Tensor:
+        return F.pad(features, (0, -self.width % self.stride, 0, -self.height % self.stride))
+
+    def _latent(self, features: Tensor) -> Tensor:
+        latent: Tensor = self.encoder(self._padded(features))
+        return latent
+
+    def _decoded(self, latent: Tensor) -> Tensor:
+        decoded: Tensor = self.decoder(latent)[:, :, : self.height, : self.width]
+        return decoded.clamp_min(self.floor)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Decoded features, behind rounding."""
+        return self._decoded(self._latent(features).round().clamp(LOWEST, HIGHEST))
+
+    def stages(self) -> Iterator[Stage]:
+        """Error and rate; decoder."""
+        yield Stage(self.parameters(), self._traded)
+        yield Stage(self.decoder.parameters(), self._distilled)
+
+    def bits(self, latent: Tensor) -> Tensor:
+        """That the prior gives to values between levels or on them, for every sample (B,)."""
+        return -torch.log2(self.prior(latent)).flatten(1).sum(1)
+
+    def _traded(self, batch: Batch) -> Tensor:
+        latent = self._latent(batch.features)
+        noisy = latent + torch.rand_like(latent) - 0.5
+        bits = self.bits(noisy).mean() / (self.height * self.width)
+        return recovery(batch, self._decoded(noisy)) + self.rate * bits
+
+    def _distilled(self, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            teacher = batch.tail(batch.features).softmax(1)
+        logits = batch.tail(self(batch.features))
+        return (1 - DISTILLED) * F.cross_entropy(logits, batch.labels) + DISTILLED * F.cross_entropy(logits, teacher)
+
+    def tensors(self) -> dict[str, Array]:
+        """As the codec reads them."""
+        table = self.prior.table()
+        ranges = {"low": np.full(len(table), LOWEST, np.float32), "step": np.ones(len(table), np.float32)}
+        floor = np.array(self.floor, np.float32)
+        return {"floor": floor, **weights(self, "encoder", "decoder"), **ranges, "table": table}
