@@ -78,7 +78,7 @@ def loss_behind(maps):
 def test_every_trained_codec_is_a_codec():
     assert set(LEARNED.names()) <= set(CODECS.names())
     assert all(CODECS.load(name).learned for name in LEARNED.names())
-    assert {codec_id.split(":")[0] for codec_id in IDS} == set(LEARNED.names()) - {"bottleneck"}
+    assert {codec_id.split(":")[0] for codec_id in IDS} == set(LEARNED.names()) - {"bottleneck", "crbq"}
 
 
 @pytest.mark.parametrize("codec_id", IDS)
@@ -218,11 +218,27 @@ def test_the_learned_prior_is_what_is_sent():
     """Its bits are the payload's, and close to what tables of the very features would need."""
     of, codec = learned("entropic:channels=4", epochs=6)
     with torch.no_grad():
-        stated = of.bits(of._latent(torch.from_numpy(features("test"))).round()).numpy() / 8
+        stated = of.bits(of.blocks.latent(torch.from_numpy(features("test"))).round()).numpy() / 8
     sent = np.array([len(codec.encode(one)) - HEADER_BYTES for one in features("test")])
     assert abs(sent.mean() - stated.mean()) < 0.05 * stated.mean() + 4
     refitted = create("entropic:channels=4", shape=SHAPE, tensors=codec.fitted(features("test")))
     assert sent.mean() + HEADER_BYTES < 1.2 * np.mean([len(refitted.encode(one)) for one in features("test")])
+
+
+@pytest.mark.parametrize(("bits", "most"), [(8, 0.02), (3, 0.6)])
+def test_the_quantiser_comes_with_the_inference(bits, most):
+    """CR + BQ: the network is trained without it, so the codec is off by what its levels take, and fewer are worse."""
+    of, codec = learned(f"crbq:bits={bits},channels=4")
+    with torch.no_grad():
+        unquantised = of(torch.from_numpy(features("test"))).numpy()
+    off = np.abs(through(codec, features("test")) - unquantised).mean() / unquantised.std()
+    assert 0.01 * most < off < most
+
+
+def test_distillation_needs_no_labels():
+    (_, before), (_, after) = (learned("crbq:channels=2,stride=2", epochs=epochs) for epochs in (0, 8))
+    errors = [np.square(through(c, features("test")) - features("test")).mean() for c in (before, after)]
+    assert errors[1] < errors[0]
 
 
 def test_a_prior_s_probabilities_are_those_of_one_density():

@@ -146,7 +146,8 @@ def train_codec(
         str,
         typer.Option(
             help="Trained: bottleneck:channels=4, aecnn:channels=8, bottlenetpp:channels=4,stride=2, "
-            "progressive:channels=8 or entropic:channels=8. Fitted: range:bits=4,per=channel or channels:keep=8."
+            "progressive:channels=8, entropic:channels=8 or crbq:channels=4. Fitted: range:bits=4,per=channel or "
+            "channels:keep=8."
         ),
     ],
     split: Annotated[str, typer.Option(help="1,3,5 or 2-5 or all")] = "all",

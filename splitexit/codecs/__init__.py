@@ -144,6 +144,7 @@ CODECS: Registry[Codec] = Registry(
         "bottlenetpp": "splitexit.codecs.bottlenetpp:BottleNetPlusPlus",
         "progressive": "splitexit.codecs.progressive:Progressive",
         "entropic": "splitexit.codecs.entropic:Entropic",
+        "crbq": "splitexit.codecs.crbq:CrBq",
     },
 )
 

@@ -55,6 +55,8 @@ CASES: dict[str, tuple[int, int, int]] = {
     "progressive:channels=4,send=1,slices=2": FEATURES,
     "entropic:channels=3": FEATURES,
     "entropic:channels=2,stride=2": FEATURES,
+    "crbq:channels=3": FEATURES,
+    "crbq:bits=3,channels=2,stride=2": FEATURES,
 }
 
 
@@ -101,7 +103,7 @@ def eighths(*shape: int) -> Array:
     return (np.arange(np.prod(shape)).reshape(shape) * 5 % 13 - 6).astype(np.float32) / np.float32(8)
 
 
-DEFAULT_BITS = {"aecnn": 8, "bottlenetpp": 8, "progressive": 5, "entropic": 8}
+DEFAULT_BITS = {"aecnn": 8, "bottlenetpp": 8, "progressive": 5, "entropic": 8, "crbq": 8}
 
 
 def latent(name: str, params: dict[str, Any], wide: int) -> dict[str, Array]:
@@ -128,7 +130,7 @@ def latent(name: str, params: dict[str, Any], wide: int) -> dict[str, Array]:
         group["encoder.weight"] = eighths(channels, wide, kernel, kernel) / np.float32(32)
         back = (wide, channels) if stride == 1 else (channels, wide)
         group["decoder.weight"] = eighths(*back, kernel, kernel)
-    if name == "entropic":
+    if name in ("entropic", "crbq"):
         group["encoder.weight"] = group["decoder.weight"] = eighths(channels, wide, stride, stride)
         group |= {"low": np.full(channels, -63.03125, np.float32), "step": np.ones(channels, np.float32)}
     return group

@@ -86,5 +86,6 @@ LEARNED: Registry[LearnedNet] = Registry(
         "bottlenetpp": "splitexit.models.learned.bottlenetpp:BottleNetPlusPlusNet",
         "progressive": "splitexit.models.learned.progressive:ProgressiveNet",
         "entropic": "splitexit.models.learned.entropic:EntropicNet",
+        "crbq": "splitexit.models.learned.crbq:CrBqNet",
     },
 )

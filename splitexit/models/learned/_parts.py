@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitexit.codecs._latent import even_table
@@ -99,6 +100,52 @@ class Quantiser(nn.Module):
         low = self.low.flatten().cpu().numpy()
         step = np.full(len(low), self.step, np.float32)
         return {"low": low, "step": step, "table": even_table(len(low), self.bits)}
+
+
+class Blocks(nn.Module):
+    """A convolution whose kernel is its stride, and the transposed one, from the principal components of the blocks.
+
+    Args:
+        features: to start from, B×C×H×W.
+        channels, stride: of the latent, whose height and width are rounded up.
+        spread: standard deviation of the latent's first channel at the start.
+    """
+
+    def __init__(self, features: Tensor, channels: int, stride: int, spread: float) -> None:
+        super().__init__()
+        wide, (self.height, self.width) = features.shape[1], features.shape[2:]
+        self.stride, self.floor = stride, floor_of(features)
+        self.encoder = nn.Conv2d(wide, channels, stride, stride)
+        self.decoder = nn.ConvTranspose2d(channels, wide, stride, stride)
+        self.to(features.device)
+        self._begin(features, spread)
+
+    @torch.no_grad()
+    def _begin(self, features: Tensor, spread: float) -> None:
+        blocks = F.unfold(self._padded(features), self.stride, stride=self.stride)[..., None]
+        mean, basis = principal(blocks, self.encoder.out_channels)
+        gain = spread / float(torch.einsum("bcnk,c->bn", blocks, basis[:, 0]).std().clamp_min(1e-6))
+        self.encoder.weight.copy_((gain * basis.T).reshape(self.encoder.weight.shape))
+        self.encoder.bias.copy_(-gain * (basis.T @ mean))  # type: ignore[union-attr]
+        self.decoder.weight.copy_((basis.T / gain).reshape(self.decoder.weight.shape))
+        self.decoder.bias.copy_(features.mean((0, 2, 3)))  # type: ignore[union-attr]
+
+    def _padded(self, features: Tensor) -> Tensor:
+        return F.pad(features, (0, -self.width % self.stride, 0, -self.height % self.stride))
+
+    def latent(self, features: Tensor) -> Tensor:
+        """B×C×H×W -> B×c×h×w."""
+        latent: Tensor = self.encoder(self._padded(features))
+        return latent
+
+    def decoded(self, latent: Tensor) -> Tensor:
+        """B×c×h×w -> B×C×H×W."""
+        decoded: Tensor = self.decoder(latent)[:, :, : self.height, : self.width]
+        return decoded.clamp_min(self.floor)
+
+    def tensors(self) -> dict[str, Array]:
+        """As a BlockCodec reads them."""
+        return {"floor": np.array(self.floor, np.float32), **weights(self, "encoder", "decoder")}
 
 
 def weights(module: nn.Module, *names: str) -> dict[str, Array]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from splitexit.codecs import _ans as ans
 from splitexit.codecs.entropic import BITS
 from splitexit.models.learned import Array, Batch, LearnedNet, Stage, recovery
-from splitexit.models.learned._parts import floor_of, principal, weights
+from splitexit.models.learned._parts import Blocks
 
 LOWEST, HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
 FIRST_SPREAD = 4.0
@@ -87,55 +87,28 @@ class EntropicNet(LearnedNet):
 
     def __init__(self, features: Tensor, *, channels: int, stride: int, rate: Annotated[float, Ge(0)] = 0.02) -> None:
         super().__init__()
-        self.stride, self.rate, self.floor = stride, rate, floor_of(features)
-        self.height, self.width = features.shape[2:]
-        wide = features.shape[1]
-        self.encoder = nn.Conv2d(wide, channels, stride, stride)
-        self.decoder = nn.ConvTranspose2d(channels, wide, stride, stride)
-        self.prior = FactorisedPrior(channels)
+        self.rate = rate
+        self.blocks, self.prior = Blocks(features, channels, stride, FIRST_SPREAD), FactorisedPrior(channels)
         self.to(features.device)
-        self._begin(features)
-
-    @torch.no_grad()
-    def _begin(self, features: Tensor) -> None:
-        channels, side = self.encoder.out_channels, self.stride
-        blocks = F.unfold(self._padded(features), side, stride=side)[..., None]
-        mean, basis = principal(blocks, channels)
-        gain = FIRST_SPREAD / float(torch.einsum("bcnk,c->bn", blocks, basis[:, 0]).std().clamp_min(1e-6))
-        self.encoder.weight.copy_((gain * basis.T).reshape(self.encoder.weight.shape))
-        self.encoder.bias.copy_(-gain * (basis.T @ mean))  # type: ignore[union-attr]
-        self.decoder.weight.copy_((basis.T / gain).reshape(self.decoder.weight.shape))
-        self.decoder.bias.copy_(features.mean((0, 2, 3)))  # type: ignore[union-attr]
-
-    def _padded(self, features: Tensor) -> Tensor:
-        return F.pad(features, (0, -self.width % self.stride, 0, -self.height % self.stride))
-
-    def _latent(self, features: Tensor) -> Tensor:
-        latent: Tensor = self.encoder(self._padded(features))
-        return latent
-
-    def _decoded(self, latent: Tensor) -> Tensor:
-        decoded: Tensor = self.decoder(latent)[:, :, : self.height, : self.width]
-        return decoded.clamp_min(self.floor)
 
     def forward(self, features: Tensor) -> Tensor:
         """Decoded features, behind rounding."""
-        return self._decoded(self._latent(features).round().clamp(LOWEST, HIGHEST))
+        return self.blocks.decoded(self.blocks.latent(features).round().clamp(LOWEST, HIGHEST))
 
     def stages(self) -> Iterator[Stage]:
         """Error and rate; decoder."""
         yield Stage(self.parameters(), self._traded)
-        yield Stage(self.decoder.parameters(), self._distilled)
+        yield Stage(self.blocks.decoder.parameters(), self._distilled)
 
     def bits(self, latent: Tensor) -> Tensor:
         """That the prior gives to values between levels or on them, for every sample (B,)."""
         return -torch.log2(self.prior(latent)).flatten(1).sum(1)
 
     def _traded(self, batch: Batch) -> Tensor:
-        latent = self._latent(batch.features)
+        latent = self.blocks.latent(batch.features)
         noisy = latent + torch.rand_like(latent) - 0.5
-        bits = self.bits(noisy).mean() / (self.height * self.width)
-        return recovery(batch, self._decoded(noisy)) + self.rate * bits
+        bits = self.bits(noisy).mean() / batch.features[0, 0].numel()
+        return recovery(batch, self.blocks.decoded(noisy)) + self.rate * bits
 
     def _distilled(self, batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -147,5 +120,4 @@ class EntropicNet(LearnedNet):
         """As the codec reads them."""
         table = self.prior.table()
         ranges = {"low": np.full(len(table), LOWEST, np.float32), "step": np.ones(len(table), np.float32)}
-        floor = np.array(self.floor, np.float32)
-        return {"floor": floor, **weights(self, "encoder", "decoder"), **ranges, "table": table}
+        return {**self.blocks.tensors(), **ranges, "table": table}
