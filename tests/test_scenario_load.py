@@ -188,8 +188,9 @@ def test_scenarios_travel_between_processes(folder: Path) -> None:
                                                        "'jpeg'"),
         ("policies: {a: {name: neurosurgeon, codecs: [raw, zip]}}", "4:50: policies.a.codecs.1: unknown codec 'zip'"),
         ("policies: {a: {name: threshold, rule: foo}}", "4:39: policies.a.rule: found 'foo'; expected 'max_prob', "
-                                                        "'entropy', 'margin', 'confidence', 'patience' or "
-                                                        "'max_logit'; the default is \"max_prob\""),
+                                                        "'entropy', 'margin', 'confidence', 'patience', "
+                                                        "'max_logit', 'exclusion' or 'exclusion_strict'; "
+                                                        "the default is \"max_prob\""),
         ("policies: {a: {name: threshold, thresholds: [1, x]}}", "4:49: policies.a.thresholds.1: found 'x'; expected a "
                                                                  "number"),
         ("policies: {'a b': local}", "4:12: policies.a b: the label 'a b' is not 1 to 40 letters, digits and any of"),
