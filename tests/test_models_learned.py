@@ -315,6 +315,30 @@ def test_tensors_that_are_wrong_are_refused(name, value, words):
         create("aecnn:channels=3", shape=SHAPE, tensors={**of.tensors(), name: np.asarray(value)})
 
 
+@pytest.mark.parametrize("codec_id", [*IDS, "aecnn:bits=32,channels=8", "crbq:channels=2"])
+@pytest.mark.filterwarnings("error")
+def test_numbers_too_large_are_refused_or_clipped(codec_id):
+    """Whatever finite features come, and whatever a payload holds, no infinity goes out."""
+    _, codec = learned(codec_id, epochs=0)
+    huge = np.full(SHAPE, 3e38, np.float32)
+    for maps in (huge, -huge, huge * np.where(np.indices(SHAPE).sum(0) % 2, 1, -1).astype(np.float32)):
+        try:
+            assert np.isfinite(codec.decode(codec.encode(maps))).all()
+        except PayloadError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "3e38"])
+def test_raw_values_that_lead_to_no_number_are_refused(value):
+    of, codec = learned("aecnn:bits=32,channels=8", epochs=0)
+    louder = {**of.tensors(), "decoder.weight": 2 * of.tensors()["decoder.weight"]}
+    codec = create("aecnn:bits=32,channels=8", shape=SHAPE, tensors=louder)
+    payload = codec.encode(features()[0])
+    bad = payload[:HEADER_BYTES] + np.full(SHAPE, value, "<f4").tobytes()
+    with pytest.raises(PayloadError, match="too large"):
+        codec.decode(bad)
+
+
 def run(*arguments):
     app = typer.Typer()
     cli.register(app)

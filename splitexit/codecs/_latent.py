@@ -69,9 +69,25 @@ class LatentCodec(Codec):
     def _restore(self, latent: Array) -> Array:
         """Features from a quantised latent, adding in a fixed order."""
 
+    def _analysed(self, features: Array) -> Array:
+        """`latent`; raises PayloadError where the features are so large that it holds no numbers."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            latent = self.latent(features)
+        if not np.isfinite(latent).all():
+            raise PayloadError(f"codec {self.codec_id}: values in {features.min()}..{features.max()} are too large")
+        return latent
+
+    def _restored(self, latent: Array) -> Array:
+        """`_restore`; raises PayloadError likewise."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            features = self._restore(latent)
+        if not np.isfinite(features).all():
+            raise PayloadError(f"values in {latent.min()}..{latent.max()} are too large for its weights")
+        return features
+
     def levels(self, features: Array) -> Array:
         """The whole numbers that are sent of C×H×W features, uint8 (channels, positions); not with 32 bits."""
-        rows = self.latent(features).reshape(self._latent[0], -1)
+        rows = self._analysed(features).reshape(self._latent[0], -1)
         # Doubles, because a value far outside the range would overflow.
         levels = np.rint((rows.astype(np.float64) - self._low) / self._step)
         return np.clip(levels, 0, self._top).astype(np.uint8)
@@ -93,14 +109,14 @@ class LatentCodec(Codec):
 
     def _pack(self, features: Array) -> bytes:
         if self._bits == RAW_BITS:
-            return self.latent(features).astype("<f4").tobytes()
+            return self._analysed(features).astype("<f4").tobytes()
         return ans.encode(self.levels(features), self._models)
 
     def _unpack(self, body: memoryview) -> Array:
         if self._bits == RAW_BITS:
-            return self._restore(_floats(body, self._latent))
+            return self._restored(_floats(body, self._latent))
         levels = ans.decode(body, prod(self._latent[1:]), self._models)
-        return self._restore(self._values(levels).reshape(self._latent))
+        return self._restored(self._values(levels).reshape(self._latent))
 
     def _shared(self) -> bytes:
         return b"".join(part.astype("<f4").tobytes() for part in self._taken)
@@ -109,10 +125,7 @@ class LatentCodec(Codec):
 def _floats(body: memoryview, shape: Shape) -> Array:
     if len(body) != 4 * prod(shape):
         raise PayloadError(f"{len(body)} bytes of values, expected {4 * prod(shape)}")
-    values = np.frombuffer(body, "<f4").astype(np.float32)
-    if not np.abs(values).max() <= LARGEST:
-        raise PayloadError(f"values beyond {LARGEST}, or none")
-    return values.reshape(shape)
+    return np.frombuffer(body, "<f4").astype(np.float32).reshape(shape)
 
 
 def even_table(channels: int, bits: int) -> Array:

@@ -32,7 +32,7 @@ class Aecnn(LatentCodec):
         channels: sent, at most as many as the tensor has.
         bits: of a level, 1 to 8; 32 sends float32, which with all channels and the start of the training gives the
             features back as they were.
-        refine: whether the 3×3 convolution follows.
+        refine: whether the 3×3 convolution follows, which at 64×8×8 takes some 8 ms to decode, 0.1 ms without.
         tensors: the above; `kept` (channels,), whole numbers in ascending order; `floor`, one number; those of
             `LatentCodec`.
     """

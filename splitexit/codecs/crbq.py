@@ -44,10 +44,10 @@ class CrBq(BlockCodec):
         super().__init__(shape=shape, tensors=tensors, channels=channels, stride=stride, bits=RAW_BITS)
 
     def _pack(self, features: Array) -> bytes:
-        ranges, levels = quantise(self.latent(features).reshape(1, -1), self.bits)
+        ranges, levels = quantise(self._analysed(features).reshape(1, -1), self.bits)
         return ranges + pack(levels, self.bits)
 
     def _unpack(self, body: memoryview) -> Array:
         count = self._latent[0] * self._latent[1] * self._latent[2]
         levels = unpack(body[RANGE_BYTES:], (1, count), self.bits)
-        return self._restore(dequantise(body[:RANGE_BYTES], levels, self.bits).reshape(self._latent))
+        return self._restored(dequantise(body[:RANGE_BYTES], levels, self.bits).reshape(self._latent))

@@ -99,7 +99,7 @@ class Progressive(LatentCodec):
             levels = ans.decode(part, prod(self._latent[1:]), self._models[rows])
             latent[rows] = self._values(levels, rows).reshape(-1, *self._latent[1:])
             number += 1
-        return self._restore(latent)
+        return self._restored(latent)
 
     def _restore(self, latent: Array) -> Array:
         features = add_up(latent, *self._decoder)
