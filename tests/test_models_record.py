@@ -1,6 +1,7 @@
 """Recordings hold what the network says; interruptions and additions lose nothing."""
 
 import json
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -182,6 +183,13 @@ def test_other_options_or_images_need_fresh(bundle, parts):
     with pytest.raises(UsageError, match="other data.*--fresh"):
         record.record(bundle, shorter, [(0, "png")])
     assert len(record.record(bundle, shorter, [(0, "png")], fresh=True).test) == 4
+
+
+def test_the_same_images_may_lie_elsewhere(bundle, parts):
+    """They are known by their digest."""
+    record.record(bundle, parts, [(0, "jpeg")])
+    moved = [replace(part, images=replace(part.images, origin="elsewhere.parquet")) for part in parts]
+    assert set(record.record(bundle, moved, [(0, "png")]).test.pairs) == {(0, "jpeg"), (0, "png")}
 
 
 def test_other_training_images_are_refused():

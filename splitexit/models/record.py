@@ -141,7 +141,7 @@ def _kept(bundle: Bundle, made: Mapping[str, Any]) -> dict[str, Part]:
         return {}
     present = Recording.load(bundle.recording)
     weights = [m.get("digests", {}).get("model.safetensors") for m in (present.made, made)]
-    other = [key for key in ("data", "logits") if present.made.get(key) != made[key]]
+    other = [key for key in ("data", "logits") if _what(present.made.get(key)) != _what(made[key])]
     if other or weights[0] != weights[1]:
         raise UsageError(
             f"{bundle.recording}: made with other {other[0] if other else 'weights'}; "
@@ -153,6 +153,13 @@ def _kept(bundle: Bundle, made: Mapping[str, Any]) -> dict[str, Part]:
         name: replace(part, pairs={(s, c): r for (s, c), r in part.pairs.items() if f"{c}@{s}" not in stale})
         for name, part in present.parts.items()
     }
+
+
+def _what(made: Any) -> Any:
+    """Of the data, which images they were, wherever they lay."""
+    if not isinstance(made, Mapping):
+        return made
+    return {part: {key: value for key, value in of.items() if key != "source"} for part, of in made.items()}
 
 
 def _part(task: Task, bundle: Bundle, samples: Samples, arrays: Mapping[str, Array], keep: bool) -> Part:
