@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from splitexit.bench.miou import answers, evaluate
 from splitexit.bench.scenes import CLASSES, Scenes
+from splitexit.bench.show import apart
 from splitexit.report.plots import COLOURS, figure
 from splitexit.report.strips import Column, strips
 
@@ -43,10 +44,8 @@ def grouped(results: Sequence[Document]) -> list[list[Document]]:
 
 
 def cells(seeds: Sequence[Document]) -> list[str]:
-    """A line under HEADS: means over the seeds; the interval of the difference is that of the first seed."""
-    first, interval = seeds[0], seeds[0]["difference"]
-    points = mean(found["difference"]["points"] for found in seeds)
-    apart = f"{points:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}]"
+    """A line under HEADS: means over the seeds, of the ends of the difference's interval too."""
+    first = seeds[0]
     exits = list(zip(*(found["exits"] for found in seeds), strict=True))
     shares = zip(*(found["exit_rates"] for found in seeds), strict=True)
     return [
@@ -54,7 +53,7 @@ def cells(seeds: Sequence[Document]) -> list[str]:
         " ".join(f"{mean(one['miou'] for one in exit_):.1f}" for exit_ in exits),
         f"{mean(found['miou'] for found in seeds):.2f}",
         f"{mean(found['cost'] for found in seeds):.1%}",
-        apart if len(exits) > 1 else "",
+        apart(seeds) if len(exits) > 1 else "",
         " ".join(f"{100 * mean(rates):.0f}" for rates in shares),
         " ".join(f"{exit_[0]['cost']:.2f}" for exit_ in exits),
         str(first["epochs"]),

@@ -36,9 +36,8 @@ def grouped(results: Sequence[Document]) -> list[list[Document]]:
 
 
 def cells(seeds: Sequence[Document]) -> list[str]:
-    """A line under HEADS: means over the seeds; the interval of the difference is that of the first seed."""
-    first, interval = seeds[0], seeds[0]["difference"]
-    points = mean(found["difference"]["points"] for found in seeds)
+    """A line under HEADS: means over the seeds, of the ends of the difference's interval too."""
+    first = seeds[0]
     shares = [mean(rates) for rates in zip(*(found["exit_rates"] for found in seeds), strict=True)]
     errors = [mean(mean(found[key]) for found in seeds) for key in ("ece", "ece_tempered")]
     return [
@@ -48,12 +47,18 @@ def cells(seeds: Sequence[Document]) -> list[str]:
         f"{_mean(seeds, 'final_accuracy'):.2f}",
         f"{_mean(seeds, 'accuracy'):.2f}",
         f"{_mean(seeds, 'cost'):.1%}",
-        f"{points:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}]",
+        apart(seeds),
         f"{first['epochs']} / {first['twin_epochs']}",
         str(len(seeds)),
         f"{errors[0]:.1f} / {errors[1]:.1f}",
         " ".join(f"{100 * share:.0f}" for share in shares),
     ]
+
+
+def apart(seeds: Sequence[Document]) -> str:
+    """The mean difference to the twin in points, and the means of its interval's ends."""
+    points, low, high = (mean(found["difference"][key] for found in seeds) for key in ("points", "low", "high"))
+    return f"{points:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _mean(seeds: Sequence[Document], key: str) -> float:
