@@ -90,7 +90,7 @@ def read_output(exit_: int, output: Array, num_classes: int) -> Reading:
 
 def remaining(ruled_out: int, num_classes: int) -> Array:
     """Which classes a mask (Reading.ruled_out) leaves: (num_classes,) bool."""
-    bits = np.frombuffer(ruled_out.to_bytes(mask_bytes(num_classes), "little"), np.uint8)
+    bits = np.frombuffer(ruled_out.to_bytes((num_classes + 7) // 8, "little"), np.uint8)
     left: Array = np.unpackbits(bits, count=num_classes, bitorder="little") == 0
     return left
 
@@ -98,11 +98,6 @@ def remaining(ruled_out: int, num_classes: int) -> Array:
 def mask(excluded: Array) -> int:
     """The inverse, of the excluded classes: (num_classes,) bool -> Reading.ruled_out."""
     return int.from_bytes(np.packbits(excluded, bitorder="little").tobytes(), "little")
-
-
-def mask_bytes(num_classes: int) -> int:
-    """Bytes that a mask of so many classes takes."""
-    return (num_classes + 7) // 8
 
 
 def restrict(said: Reading, ruled_out: int) -> Reading:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 from torch import Tensor
 
 from splitexit.bench.scenes import CLASSES, Scenes
-from splitexit.bench.score import CONFIDENCE, RESAMPLES
+from splitexit.bench.score import interval
 from splitexit.models.multi_exit import MultiExitNet
 from splitexit.report.curve import exit_costs
 
@@ -140,13 +139,4 @@ def difference(confusion: Array, other: Array, seed: int = 0) -> dict[str, float
     def of(scenes: Array, axis: int) -> Array:
         return miou(confusion[scenes].sum(axis=axis - 2)) - miou(other[scenes].sum(axis=axis - 2))
 
-    found = bootstrap(
-        (np.arange(len(confusion)),),
-        of,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        batch=20,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return {"points": points, "low": float(found.low), "high": float(found.high)}
+    return {"points": points, **interval(np.arange(len(confusion)), of, 20, seed)}

@@ -6,6 +6,7 @@ looked at once. Images pass through in batches: a reading differs from that of a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -215,13 +216,18 @@ def difference(right: Array, other: Array, seed: int = 0) -> dict[str, float]:
     each = 100.0 * (right.astype(np.float64) - other.astype(np.float64))
     if not each.any():
         return {"points": 0.0, "low": 0.0, "high": 0.0}
+    return {"points": float(each.mean()), **interval(each, np.mean, 100, seed)}
+
+
+def interval(samples: Array, statistic: Callable[..., Any], batch: int, seed: int) -> dict[str, float]:
+    """The bootstrap interval of a statistic over the first axis of the samples, so many resamples at a time."""
     found = bootstrap(
-        (each,),
-        np.mean,
+        (samples,),
+        statistic,
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
         method="percentile",
-        batch=100,
+        batch=batch,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return {"points": float(each.mean()), "low": float(found.low), "high": float(found.high)}
+    return {"low": float(found.low), "high": float(found.high)}

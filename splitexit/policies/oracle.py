@@ -36,7 +36,5 @@ class Oracle(OmniscientPolicy):
 
 def _up_to(exit_: int, spec: ModelSpec) -> tuple[ExitCheck, ...]:
     """Leaves at this exit, and reads those that it adds to before it. No max_prob reaches 2, every one −1."""
-    first = exit_
-    while spec.exits[first].additive:
-        first -= 1
-    return (*(ExitCheck(e, "max_prob", 2.0) for e in range(first, exit_)), ExitCheck(exit_, "max_prob", -1.0))
+    *before, last = spec.evidence(exit_)
+    return (*(ExitCheck(e, "max_prob", 2.0) for e in before), ExitCheck(last, "max_prob", -1.0))
