@@ -22,11 +22,14 @@ class Policy(ABC):
     revises    asked again after every exit that was read and did not fire
     stateless  `decide` is a function of the observation alone: no chance, no memory, nothing learned; what lets an
                engine work out beforehand what the policy does with each sample
+    memory     the attributes that change after `prepare`: all that has to be saved for the policy to go on elsewhere
+               (splitexit.memory): numpy arrays, generators, and what JSON has (dicts with strings for keys, no tuples)
     """
 
     reads: ClassVar[frozenset[str]] = frozenset()
     revises: ClassVar[bool] = False
     stateless: ClassVar[bool] = False
+    memory: ClassVar[tuple[str, ...]] = ()
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Called once before a run; raises InputError where the policy does not fit the setting."""

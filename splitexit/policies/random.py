@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from splitexit.decision import Observation, Plan, Setting
 from splitexit.policies import Policy
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 class Random(Policy):
     """Draws a split uniformly (staying local counts as one), then one of its codecs: the uninformed baseline."""
+
+    memory: ClassVar[tuple[str, ...]] = ("_rng",)
 
     def __init__(self) -> None:
         self._rng: np.random.Generator | None = None

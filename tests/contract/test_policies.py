@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from splitexit.decision import Observation, Plan
-from splitexit.errors import PolicyError
+from splitexit import memory
+from splitexit.confidence import fires
+from splitexit.decision import Observation, Outcome, Plan
+from splitexit.errors import ArtifactError, PolicyError
 from splitexit.experiment import Experiment
 from splitexit.inference import Decider
 from splitexit.policies import POLICIES, OmniscientPolicy, Policy
@@ -90,6 +93,60 @@ def test_only_the_oracle_sees_the_truth(name: str, world: Experiment) -> None:
     if isinstance(policy, OmniscientPolicy):
         with pytest.raises(TypeError, match="truth"):
             policy.decide(Observation())
+
+
+def ask(policy: Policy, world: Experiment, seed: int, requests: int) -> list[Plan]:
+    """Decides and learns from replies that are drawn from the recording."""
+    rng, plans = np.random.default_rng(seed), []
+    for _ in range(requests):
+        plan = policy.decide(any_observation(rng, policy.reads, world))
+        sample = int(rng.integers(len(world.recording.calibration)))
+        policy.learn(outcome(plan, world, sample, rng))
+        plans.append(plan)
+    return plans
+
+
+def outcome(plan: Plan, world: Experiment, sample: int, rng: np.random.Generator) -> Outcome:
+    """How a request might end: the exits that were read, and the final exit on the edge."""
+    readings = tuple(world.recording.calibration.readings(check.exit)[sample] for check in plan.exits)
+    fired = any(fires(check, [r]) for check, r in zip(plan.exits, readings, strict=True))
+    final = world.recording.calibration.readings(world.spec.final_exit)[sample]
+    response_s = float(rng.exponential(0.1))
+    if plan.split is None or fired:
+        said = readings if fired else (*readings, final)
+        return Outcome(plan, said, response_s, "device")
+    return Outcome(plan, readings, response_s, "edge", 900, response_s / 2, 0.01, 0.02, final)
+
+
+@pytest.mark.parametrize("name", [n for n in POLICIES.names() if n != "oracle"])
+def test_memory_goes_on_elsewhere(name: str, world: Experiment, tmp_path: Path) -> None:
+    """Saved to a file and restored into a fresh instance, a policy decides as if it had never stopped."""
+    first, second = (world.decider(name, 0, 0).policy for _ in range(2))
+    if first is second:
+        pytest.skip("stateless: nothing to keep")
+    ask(first, world, 1, 150)
+    memory.save(first, tmp_path / "memory.json")
+    memory.load(second, tmp_path / "memory.json")
+    assert ask(first, world, 2, 150) == ask(second, world, 2, 150)
+    if not first.memory:
+        fresh = POLICIES.load(name)(**SETTINGS.get(name, {}))
+        fresh.prepare(world.setting(), stream(0, POLICY, 0))
+        assert ask(fresh, world, 2, 150) == ask(second, world, 2, 150), (
+            "it remembers something that `memory` leaves out"
+        )
+
+
+def test_memory_that_does_not_fit_is_refused(world: Experiment, tmp_path: Path) -> None:
+    policy = world.decider("random", 0, 0).policy
+    document = memory.state(policy)
+    for broken in (None, [], {**document, "format": 0}, {**document, "policy": "x"}, {**document, "memory": {}}):
+        with pytest.raises(ArtifactError, match="save it anew"):
+            memory.restore(policy, broken)
+    with pytest.raises(ArtifactError, match="another model or setting"):
+        memory.restore(policy, {**document, "memory": {"_rng": {}}})
+    (tmp_path / "m.json").write_text("{")
+    with pytest.raises(ArtifactError, match="m.json: not a policy's memory"):
+        memory.load(policy, tmp_path / "m.json")
 
 
 def test_an_undeclared_read_is_caught(world: Experiment) -> None:
