@@ -75,6 +75,8 @@ class Observation:
     edge_load          EdgeLoad of the last reply, or None before the first
     cpu_load           share of the last second that this device computed, 0..1
     deadline_left_s    seconds until the request's deadline (negative when it has passed)
+    context            what the device knows of the capture's conditions: the distortion that was recorded with it
+                       (`record --distort`), "" without one; None where the recording distinguishes none
 
     A world fills in only the fields that the policy declared in `reads`; any other raises PolicyError.
     That is what lets an engine know that decisions do not depend on queues (house rule 2).
@@ -91,6 +93,7 @@ class Observation:
             "edge_load",
             "cpu_load",
             "deadline_left_s",
+            "context",
         }
     )
     __slots__ = tuple(sorted(FIELDS))
@@ -104,6 +107,7 @@ class Observation:
     edge_load: EdgeLoad | None
     cpu_load: float
     deadline_left_s: float
+    context: str | None
 
     def __init__(self, **fields: Any) -> None:
         for name, value in fields.items():
@@ -277,8 +281,16 @@ class Outcome:
 
 
 class Truth(Protocol):
-    """What really would happen to the present request; only `oracle` sees it, only in the simulator."""
+    """What really would happen to the present request; only an OmniscientPolicy sees it, only in the simulator."""
 
     def utility(self, plan: Plan) -> float:
         """Utility of carrying out `plan` in the present state."""
+        ...
+
+    def best(self, plans: Sequence[Plan]) -> tuple[Plan, float]:
+        """The first of the oracle's candidates with the highest utility, and that utility."""
+        ...
+
+    def says(self, exit_: int) -> Reading:
+        """What this exit would say on the device, whether it is read or not."""
         ...

@@ -5,13 +5,14 @@ holds, for every sample, the reading of every exit and, for every recorded (spli
 bytes and what the edge's exits said of the decoded features. It is one Parquet file with a row per
 sample:
 
-    part, sample, label
+    part, sample, label[, context]
     exit<e>.prediction, .max_prob, .entropy, .margin[, .logits][, .confidence]
     split<s>.<codec>.bytes, split<s>.<codec>.exit<e>.prediction, .max_prob, .entropy, .margin[, .logits][, .confidence]
 
 The schema metadata key `splitexit` holds JSON: digests, exits, pairs, how it was made. A pair marked
 lossless stores bytes alone: there the edge says what the device would have said (bit for bit at batch 1).
-Only heads that learn a confidence have one.
+Only heads that learn a confidence have one. Samples have a context where some are distorted copies of others
+(`splitexit record --distort`).
 """
 
 from __future__ import annotations
@@ -87,13 +88,17 @@ class PairReadings:
 
 @dataclass
 class Part:
-    """The calibration or the test split: n samples."""
+    """The calibration or the test split: n samples.
+
+    context  (n,) strings, the distortion under which each was captured ("" for none); None where none is recorded
+    """
 
     name: str
     sample: Array
     label: Array
     exits: tuple[ExitReadings, ...]
     pairs: dict[tuple[int, str], PairReadings]
+    context: Array | None = None
 
     def __post_init__(self) -> None:
         self._readings: dict[tuple[int, str, int], list[Reading]] = {}
@@ -101,6 +106,10 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def context_of(self, position: int) -> str | None:
+        """The context of the sample at this position; None where the part distinguishes none."""
+        return None if self.context is None else str(self.context[position])
 
     def pair(self, split: int, codec: str) -> PairReadings:
         """What was recorded for this (split, codec); raises ArtifactError naming the command that adds it."""
@@ -263,6 +272,8 @@ def _table(part: Part) -> pa.Table:
         "sample": pa.array(part.sample.astype(np.uint32)),
         "label": pa.array(part.label.astype(np.uint16)),
     }
+    if part.context is not None:
+        columns["context"] = pa.array(part.context.tolist(), pa.string())
     for e, values in enumerate(part.exits):
         columns |= _columns(f"exit{e}", values)
     for (split, codec), pair in sorted(part.pairs.items()):
@@ -287,6 +298,7 @@ def _part(name: str, table: pa.Table, about: Mapping[str, Any]) -> Part:
             )
             for p in about["pairs"]
         },
+        np.array(chosen["context"].to_pylist(), np.str_) if "context" in table.column_names else None,
     )
 
 

@@ -51,7 +51,12 @@ class Sense:
             self._busy.append((start_s, end_s))
 
     def observe(
-        self, now_s: float, readings: tuple[Reading, ...], queue_length: int, deadline_at_s: float
+        self,
+        now_s: float,
+        readings: tuple[Reading, ...],
+        queue_length: int,
+        deadline_at_s: float,
+        context: str | None = None,
     ) -> Observation:
         """The observation at `now_s`, holding only what the policy declared."""
         if not self._reads:
@@ -67,6 +72,8 @@ class Sense:
                     fields[name] = queue_length
                 case "deadline_left_s":
                     fields[name] = deadline_at_s - now_s
+                case "context":
+                    fields[name] = context
                 case _:
                     fields[name] = self._remembered(name, now_s)
         return Observation(**fields)

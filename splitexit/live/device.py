@@ -81,6 +81,7 @@ class DeviceRuntime:
         if isinstance(self._decider.policy, OmniscientPolicy):
             raise UsageError(f"policy {policy!r} decides with the truth, which no device knows: only simulate it")
         self._workload = experiment.workload(seed, device, requests)
+        self._part = experiment.recording.test
         self._times = experiment.device_times(seed, device)
         self._times.at(0)  # loads what drawing needs, before the first request
         self._pipeline = experiment.group(device).config.pipeline
@@ -163,10 +164,10 @@ class DeviceRuntime:
                 return Payload(len(content), compute_s, seconds, self._cpu.now_s, content)
             case Observe(readings):
                 self._cpu.reach()
-                now_s = self._cpu.now_s
-                return self._sense.observe(
-                    now_s, readings, self._workload.waiting(self._next, now_s), task.request.deadline_at_s
-                )
+                now_s, request = self._cpu.now_s, task.request
+                waiting = self._workload.waiting(self._next, now_s)
+                context = self._part.context_of(self._workload.positions[request.number])
+                return self._sense.observe(now_s, readings, waiting, request.deadline_at_s, context)
         raise TypeError(f"no device can answer {step}")
 
     def _run(self, task: Task, first: int, last: int) -> float:

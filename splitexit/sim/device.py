@@ -138,7 +138,8 @@ class Device:
             return LookAhead(self._decider.setting, self.transport, task)
         assert self.sense is not None
         waiting = self._workload.waiting(self._next, task.clock_s)
-        return self.sense.observe(task.clock_s, step.readings, waiting, task.request.deadline_at_s)
+        context = task.part.context_of(task.position)
+        return self.sense.observe(task.clock_s, step.readings, waiting, task.request.deadline_at_s, context)
 
     def _computed(self, task: Task) -> None:
         """The CPU has done what it can for this task: it is answered, or its payload leaves."""

@@ -6,15 +6,20 @@ ahead: the links are asked without being used, the edge is taken as it stands.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
-from splitexit.decision import Observation, Plan, Setting
+from splitexit.decision import Observation, Plan, Reading, Setting
 from splitexit.inference import Answer, Decider, infer
 from splitexit.policies import Policy
 from splitexit.sim.job import Job
 from splitexit.sim.task import Task
 from splitexit.sim.transport import UNSEEN, Transport
 from splitexit.steps import NoReply, Reply, Send
+
+ROUNDING = 1e-9
+"""What the bound on a utility may be off by, because its seconds are added in another order."""
 
 
 class _Given(Policy):
@@ -45,6 +50,42 @@ class LookAhead:
         assert answer.reading is not None
         correct = answer.reading.prediction == request.label
         return self._setting.utility.of(correct, done_s - request.arrival_s, done_s <= request.deadline_at_s)
+
+    def says(self, exit_: int) -> Reading:
+        """What this exit says of the request's sample on the device."""
+        return self._task.part.readings(exit_)[self._task.position]
+
+    def best(self, plans: Sequence[Plan]) -> tuple[Plan, float]:
+        """Of plans such as `splitexit.policies.oracle.candidates` makes, the first with the highest utility, and that.
+
+        What cannot be better than another, because of its part on the device alone, is not tried out.
+        """
+        at_most = [self._at_most(plan) for plan in plans]
+        best, place = -math.inf, 0
+        for number in sorted(range(len(plans)), key=at_most.__getitem__, reverse=True):
+            if at_most[number] < best - ROUNDING:
+                break
+            worth = self.utility(plans[number])
+            if worth > best or (worth == best and number < place):
+                best, place = worth, number
+        return plans[place], best
+
+    def _at_most(self, plan: Plan) -> float:
+        """A utility that the plan cannot exceed: everything behind the device takes no time, and it is in time."""
+        task, spec = self._task, self._setting.spec
+        part, position, times, request = task.part, task.position, task.times, task.request
+        if plan.split is None or plan.codec is None:
+            last = plan.exits[-1].exit if plan.exits else spec.final_exit
+            answers = [part.readings(last)[position]]
+            device_s = times.run_s(0, spec.exit_stages[last])
+        else:
+            last = plan.edge_exits[-1].exit if plan.edge_exits else spec.final_exit
+            alone = part.readings(spec.next_exit(plan.split))[position]
+            answers = [part.edge_readings(plan.split, plan.codec, last)[position], alone]
+            device_s = times.encode_s((plan.split, plan.codec))
+            device_s += times.run_s(0, plan.split) if plan.split else 0.0
+        right = any(reading.prediction == request.label for reading in answers)
+        return self._setting.utility.of(right, task.clock_s + device_s - request.arrival_s, True)
 
     def _try(self, plan: Plan) -> Answer:
         steps = infer(Decider(_Given(plan), self._setting), self._task.request.deadline_at_s)
