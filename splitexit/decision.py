@@ -177,6 +177,34 @@ def _complete(checks: Sequence[ExitCheck], spec: ModelSpec) -> None:
             )
 
 
+class Consumption(Protocol):
+    """What requests cost a device in joules (splitexit.energy.Model)."""
+
+    @property
+    def gaps(self) -> Sequence[str]:
+        """Why that is not known, if it is not; one sentence each, with what to give."""
+        ...
+
+    def request_j(
+        self,
+        compute_s: float,
+        size_bytes: float = 0.0,
+        airtime_s: float = 0.0,
+        reply_s: float = 0.0,
+        gap_s: float = 0.0,
+    ) -> float:
+        """Joules above idle power for one request.
+
+        Args:
+            compute_s: seconds of computing and encoding.
+            size_bytes: what is sent, with framing; 0: nothing is.
+            airtime_s: seconds of sending it.
+            reply_s: from the end of that to the reply.
+            gap_s: mean time from one request to the next.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a policy may know before a run.
@@ -190,6 +218,8 @@ class Setting:
     utility      the scenario's utility
     deadline_s   the scenario's deadline
     retries      how often a payload is sent again after a failure that was noticed in time
+    edge_workers, edge_servers   requests that a server of the edge works on at a time, and how many servers it has
+    energy       what the device takes, as far as figures were published or given; None where nobody asked for them
     """
 
     spec: ModelSpec
@@ -201,6 +231,9 @@ class Setting:
     utility: Utility
     deadline_s: float
     retries: int = 0
+    edge_workers: int = 1
+    edge_servers: int = 1
+    energy: Consumption | None = None
 
     @cached_property
     def exit_stages(self) -> tuple[int, ...]:

@@ -197,6 +197,30 @@ class Model:
         bits = 8.0 * self.reply_bytes
         return float(self.radio.receive_j(bits, bits / self.downlink_bps))
 
+    def request_j(
+        self,
+        compute_s: float,
+        size_bytes: float = 0.0,
+        airtime_s: float = 0.0,
+        reply_s: float = 0.0,
+        gap_s: float = 0.0,
+    ) -> float:
+        """Joules above idle power for one request among others like it (see splitexit.decision.Consumption).
+
+        Where requests follow one another so that no two are under way at a time, what `charge` takes for one of them;
+        idle power is left out, because it is taken whatever becomes of a request. NaN where figures are missing.
+        """
+        machine_j = math.nan if self.power is None else (self.power.compute_w - self.power.idle_w) * compute_s
+        if not size_bytes:
+            return machine_j
+        if self.radio is None:
+            return math.nan
+        radio, quiet_s = self.radio, max(0.0, gap_s - airtime_s - reply_s)
+        awake_s = min(radio.tail_s, reply_s) + min(radio.tail_s, quiet_s)
+        wakes = (reply_s > radio.tail_s) + (quiet_s > radio.tail_s)
+        sending_j = float(radio.send_j(8.0 * size_bytes, airtime_s)) + self.receive_j
+        return machine_j + sending_j + radio.tail_w * awake_s + radio.promotion_w * radio.promotion_s * wakes
+
     @property
     def gaps(self) -> list[str]:
         """Why energy is NaN, if it is: what is not known and which keys of the scenario would say it."""

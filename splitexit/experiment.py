@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from splitexit import streams
+from splitexit import energy, streams
 from splitexit.arrivals import Arrivals, Intensity
 from splitexit.bundle import Bundle, ModelSpec
 from splitexit.calibration import Calibration, ServiceTimes
@@ -207,6 +207,26 @@ class Experiment:
             utility=self.scenario.utility,
             deadline_s=group.config.deadline_s,
             retries=group.config.retries,
+            edge_workers=self.scenario.edge.workers,
+            edge_servers=self.scenario.edge.servers,
+            energy=self.energy_model(group),
+        )
+
+    def energy_model(self, group: Group) -> energy.Model:
+        """How the devices of a group take energy, as far as the scenario says so or figures were published."""
+        given, (up, down) = group.config.energy, self.scenario.links(group.config)
+        rpc = self.edge_calibration.rpc
+        return energy.model(
+            group.config.hardware,
+            up.name,
+            compute_w=given.compute_w,
+            idle_w=given.idle_w,
+            radio_name=given.radio,
+            first=group.first,
+            count=group.count,
+            sent_bytes=rpc.uplink_overhead_bytes,
+            reply_bytes=rpc.downlink_bytes,
+            downlink_bps=self._link(down).mean_bps,
         )
 
     def _codecs(self, device: Calibration) -> dict[int, tuple[str, ...]]:

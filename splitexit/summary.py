@@ -68,28 +68,12 @@ class Summariser:
 
     @cached_property
     def _energy(self) -> list[energy.Model]:
-        return [self._energy_of(group) for group in self.experiment.groups]
+        return [self.experiment.energy_model(group) for group in self.experiment.groups]
 
     @property
     def energy_gaps(self) -> list[str]:
         """Why energy is not known, if it is not."""
         return list(dict.fromkeys(gap for model in self._energy for gap in model.gaps))
-
-    def _energy_of(self, group: Group) -> energy.Model:
-        given, (up, _) = group.config.energy, self.experiment.scenario.links(group.config)
-        rpc = self.experiment.edge_calibration.rpc
-        return energy.model(
-            group.config.hardware,
-            up.name,
-            compute_w=given.compute_w,
-            idle_w=given.idle_w,
-            radio_name=given.radio,
-            first=group.first,
-            count=group.count,
-            sent_bytes=rpc.uplink_overhead_bytes,
-            reply_bytes=rpc.downlink_bytes,
-            downlink_bps=self._rates[group.label][1],
-        )
 
     @cached_property
     def _rates(self) -> dict[str, tuple[float, float]]:

@@ -37,7 +37,7 @@ FLOORS = {
     },
     3: {"sim", "models", "live"},
     2: {"inference", "batching", "scenario", "fleet", "workload", "experiment", "check"},
-    1: {"policies", "codecs", "links", "arrivals", "energy", "estimate", "sense", "memory"},
+    1: {"policies", "codecs", "links", "arrivals", "energy", "estimate", "sense", "memory", "partition"},
     0: {
         "",
         "errors",
@@ -69,6 +69,7 @@ LIBRARIES: dict[str, set[str]] = {
     "recording": TABLES,
     "results": TABLES,
     "energy": TABLES,
+    "partition": {"networkx"},
     "policies": {"annotated_types"},
     "codecs": {"annotated_types", "PIL", "zstandard", "constriction", "lz4"},
     "links": {"annotated_types"},

@@ -61,6 +61,7 @@ POLICIES: Registry[Policy] = Registry(
         "offload": "splitexit.policies.offload:Offload",
         "threshold": "splitexit.policies.threshold:Threshold",
         "neurosurgeon": "splitexit.policies.neurosurgeon:Neurosurgeon",
+        "dads": "splitexit.policies.dads:Dads",
         "random": "splitexit.policies.random:Random",
         "oracle": "splitexit.policies.oracle:Oracle",
     },
