@@ -28,6 +28,9 @@ LEVEL = 1
 ONE_TO_A_BYTE = 7
 """From so many bits on, Zstandard gets one level to a byte."""
 
+_SPREAD = np.unpackbits(np.arange(256, dtype=np.uint8)).view(np.uint64)
+"""For every byte of a plane the eight levels, each a byte, that its bits belong to."""
+
 
 def check(packing: Packing) -> None:
     """Raises InputError where the library for it is not installed."""
@@ -69,16 +72,17 @@ def _checked(levels: Array, bits: int) -> Array:
 
 
 def _planes(flat: Array, bits: int) -> bytes:
-    shifts = range(bits - 1, -1, -1)
-    return b"".join(np.packbits(flat & np.uint8(1 << shift)).tobytes() for shift in shifts)
+    highest_first = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8)
+    return np.packbits(flat & highest_first[:, None], axis=1).tobytes()
 
 
 def _levels(data: bytes | memoryview, bits: int, count: int) -> Array:
-    levels = np.zeros(count, np.uint8)
-    for plane in np.frombuffer(data, np.uint8).reshape(bits, -1):
-        levels <<= 1
-        levels |= np.unpackbits(plane, count=count)
-    return levels
+    highest, *others = np.frombuffer(data, np.uint8).reshape(bits, -1)
+    eights = _SPREAD[highest]
+    for plane in others:
+        eights <<= np.uint64(1)  # no bit leaves its byte: there are eight planes at most
+        eights |= _SPREAD[plane]
+    return eights.view(np.uint8)[:count]
 
 
 def _lz4() -> Any:
