@@ -136,21 +136,24 @@ class Part:
             self._readings[key] = self.exits[exit_].readings(exit_)
         return self._readings[key]
 
-    def edge_readings(self, split: int, codec: str, exit_: int) -> list[Reading]:
-        """The edge's readings of one exit behind `split` on decoded features; raises ArtifactError if not recorded."""
-        key = (split, codec, exit_)
-        if key in self._readings:
-            return self._readings[key]
+    def edge_exit(self, split: int, codec: str, exit_: int) -> ExitReadings:
+        """What an exit on the edge said behind `split` of decoded features; raises ArtifactError if not recorded."""
         pair = self.pair(split, codec)
         if pair.lossless:
-            self._readings[key] = self.readings(exit_)
-            return self._readings[key]
+            return self.exits[exit_]
         if exit_ not in pair.exits:
             raise ArtifactError(
                 f"exit {exit_} on the edge was not recorded for {codec}@{split} (recorded: {sorted(pair.exits)}); "
                 f"add it with `splitexit record BUNDLE --pair {codec}@{split} --edge-exits all`"
             )
-        self._readings[key] = pair.exits[exit_].readings(exit_)
+        return pair.exits[exit_]
+
+    def edge_readings(self, split: int, codec: str, exit_: int) -> list[Reading]:
+        """The same as Reading objects, by position in the part."""
+        key = (split, codec, exit_)
+        if key not in self._readings:
+            said = self.edge_exit(split, codec, exit_)
+            self._readings[key] = self.readings(exit_) if said is self.exits[exit_] else said.readings(exit_)
         return self._readings[key]
 
 
