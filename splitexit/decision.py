@@ -299,7 +299,8 @@ class Utility:
 class Outcome:
     """What is learned when a request has ended; parts that did not happen are zero or None.
 
-    `transfer_s` is the time in transit both ways; `edge_reading` is what the edge's exit said.
+    `transfer_s` is the time in transit both ways; `edge_reading` is what the edge's exit said; `device_s` is how long
+    the device computed and encoded.
     """
 
     plan: Plan
@@ -311,6 +312,7 @@ class Outcome:
     edge_wait_s: float = 0.0
     edge_compute_s: float = 0.0
     edge_reading: Reading | None = None
+    device_s: float = 0.0
 
 
 class Truth(Protocol):

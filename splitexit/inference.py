@@ -358,4 +358,5 @@ def outcome(answer: Answer, response_s: float) -> Outcome:
         edge_wait_s=answer.edge_wait_s,
         edge_compute_s=answer.edge_compute_s,
         edge_reading=answer.reading if answer.answered_by == EDGE else None,
+        device_s=answer.device_compute_s + answer.encode_s,
     )
