@@ -62,6 +62,7 @@ POLICIES: Registry[Policy] = Registry(
         "threshold": "splitexit.policies.threshold:Threshold",
         "neurosurgeon": "splitexit.policies.neurosurgeon:Neurosurgeon",
         "dads": "splitexit.policies.dads:Dads",
+        "clio": "splitexit.policies.clio:Clio",
         "random": "splitexit.policies.random:Random",
         "oracle": "splitexit.policies.oracle:Oracle",
     },

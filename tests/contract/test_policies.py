@@ -20,6 +20,7 @@ from splitexit.streams import POLICY, stream
 from tests import synthetic
 
 SETTINGS = {"threshold": {"threshold": 0.6, "split": 1, "codec": "uint8"}, "offload": {"split": 0, "codec": "jpeg"}}
+SETTINGS["clio"] = {"split": 1, "codecs": ["uint8"]}
 
 
 @pytest.fixture(scope="module")
