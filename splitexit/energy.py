@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,10 @@ class Radio:
 def _moving_j(alpha: float, base: float, most_w: float, bits: Any, seconds: Any) -> Any:
     """(alpha · bits / seconds + base) · seconds, but never above most_w."""
     joules = alpha * bits + base * seconds
-    return joules if math.isinf(most_w) else np.minimum(joules, most_w * seconds)
+    if math.isinf(most_w):
+        return joules
+    smaller = np.minimum if isinstance(joules, np.ndarray) else min
+    return smaller(joules, most_w * seconds)
 
 
 HUANG = 'Huang et al., "A Close Examination of Performance and Power Characteristics of 4G LTE Networks", MobiSys 2012'
@@ -189,7 +193,7 @@ class Model:
     reply_bytes: int = 0
     downlink_bps: float = math.inf
 
-    @property
+    @cached_property
     def receive_j(self) -> float:
         """Joules to receive one reply."""
         if self.radio is None:
