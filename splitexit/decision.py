@@ -250,6 +250,11 @@ class Setting:
         run = self.device.stages[split : self.exit_stages[exit_]]
         return sum(stage.mean for stage in run) + self.device.exits[exit_].mean
 
+    @cached_property
+    def known(self) -> dict[Any, Any]:
+        """What policies have worked out of this setting and need not work out again for every device."""
+        return {}
+
     def payload_bytes(self, split: int, codec: str) -> float:
         """Mean bytes of this (split, codec) on the calibration split, with the message's framing."""
         mean = float(self.calibration.pair(split, codec).payload_bytes.mean())
