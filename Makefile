@@ -1,6 +1,7 @@
 # Every target sets itself up in .venv; `make help` lists them.
 # PYTHON=python3.12 picks another interpreter (3.11 or newer).
 # TORCH_INDEX=URL takes torch from that package index, e.g. PyTorch's own for CPU-only builds.
+# WORKERS=4 lets so many processes share the tests.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -10,6 +11,7 @@ SHELL := bash
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 PROTO := protos/splitexit/live/edge.proto
@@ -41,8 +43,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## a real device and a real edge process over an emulated link, then the same simulated
 	@$(BIN)/splitexit demo
 
+# File by file in two processes of one thread each; then, alone, what measures real time.
 test: $(READY)  ## the whole test suite
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not serial"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m serial
 
 check: $(READY)  ## formatting, lint, types, generated stubs, imports
 	@echo "check: ruff format" && $(BIN)/ruff format --check .

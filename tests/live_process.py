@@ -71,7 +71,7 @@ def started(*arguments: object) -> Iterator[Process]:
         process.popen.communicate()
 
 
-def wait_for(what: Any, timeout_s: float = 20.0) -> float:
+def wait_for(what: Any, timeout_s: float = 60.0) -> float:
     """Seconds until what() is true; fails after `timeout_s`."""
     start_s = time.monotonic()
     while not what():

@@ -148,6 +148,7 @@ def test_promise_6_every_bomb_is_refused(kind: str) -> None:
         codec.decode(start + BOMBS[kind])
 
 
+@pytest.mark.serial
 def test_promise_6_a_thousand_bombs_cost_nothing() -> None:
     """Peak memory rises by less than twice the cap; ninety-nine in a hundred are refused in under 10 ms."""
     codec = create("uint8", FEATURES)

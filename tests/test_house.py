@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import time
@@ -119,18 +120,26 @@ def test_help_loads_nothing_heavy() -> None:
     assert not {*HEAVY, "pyarrow", "simpy"} & set(loaded)
 
 
+@pytest.mark.serial
 def test_help_answers_quickly() -> None:
-    """Under 300 ms on an idle machine; the best of five, so that a busy one does not fail it."""
+    """Under 300 ms on an idle machine; the best of five, in seconds of a core, which a busy machine gives out slowly.
+
+    The clock on the wall, with more patience, says whether it waits for anything but its turn.
+    """
     command = [sys.executable, "-c", "from splitexit.cli import main; main()", "--help"]
-    best_s = min(_seconds(command) for _ in range(5))
-    print(f"\nsplitexit --help: {best_s * 1e3:.0f} ms")
-    assert best_s < 0.6
+    wall_s, core_s = map(min, zip(*(_seconds(command) for _ in range(5)), strict=True))
+    print(f"\nsplitexit --help: {wall_s * 1e3:.0f} ms, of which {core_s * 1e3:.0f} at work")
+    assert core_s < 0.5
+    assert wall_s < 5.0
 
 
-def _seconds(command: list[str]) -> float:
-    start = time.perf_counter()
+def _seconds(command: list[str]) -> tuple[float, float]:
+    """What a command takes: by the clock, and of a core."""
+    start_s, before = time.perf_counter(), os.times()
     subprocess.run(command, capture_output=True, check=True, cwd=ROOT, timeout=60)
-    return time.perf_counter() - start
+    after = os.times()
+    core_s = after.children_user - before.children_user + after.children_system - before.children_system
+    return time.perf_counter() - start_s, core_s
 
 
 def test_everything_else_imports_without_torch_and_grpc() -> None:

@@ -11,6 +11,8 @@ import pytest
 from splitexit.live.clock import Timeline, VirtualTimeline, WallTimeline, sleep_until
 from splitexit.live.pace import OVERRUN_S, NativeCpu, PacedCpu
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.mark.parametrize("kind", [VirtualTimeline, WallTimeline])
 def test_functions_are_called_in_the_order_of_time(kind: type[Timeline]) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -148,32 +149,47 @@ def test_nobody_at_the_port(live_bundle: Bundle, tmp_path: Path) -> None:
     assert "answering locally" in said[0]
 
 
+class Driven(threading.Thread):
+    """A device that answers requests in a thread of its own until it is told to end."""
+
+    class _Enough(Exception):
+        pass
+
+    def __init__(self, at: Station, address: Address) -> None:
+        super().__init__(daemon=True)
+        self.said, self.rows = list[str](), list[Completion]()
+        self._at, self._address, self._told = at, address, threading.Event()
+
+    def run(self) -> None:
+        """See Thread."""
+        with suppress(self._Enough), self._at.connect(self._address, self.said.append) as client:
+            self._at.run("split", SEED, client, self._take)
+
+    def _take(self, row: Completion) -> None:
+        self.rows.append(row)
+        if self._told.is_set():
+            raise self._Enough
+
+    def end(self) -> None:
+        """After the next row."""
+        self._told.set()
+        self.join(timeout=20)
+        assert not self.is_alive()
+
+
+@pytest.mark.serial
 def test_the_server_is_killed_and_comes_back(live_bundle: Bundle, tmp_path: Path) -> None:
     """kill -9 under load: every request is answered in time; the edge is used again within a second of its return."""
-    port, said, rows = free_port(), list[str](), list[Completion]()
-    serve = ("serve", live_bundle.path, "--listen", f"127.0.0.1:{port}")
-    at = station(live_bundle, tmp_path, requests=100_000, devices__arrivals__rate_hz=50.0)
+    address = Address("127.0.0.1", free_port())
+    serve = ("serve", live_bundle.path, "--listen", str(address))
+    device = Driven(station(live_bundle, tmp_path, requests=100_000, devices__arrivals__rate_hz=50.0), address)
+    rows = device.rows
 
     def edge_answers() -> int:
         return sum(row.answered_by == EDGE for row in list(rows))
 
-    class Enough(Exception):
-        pass
-
-    ended = threading.Event()
-
-    def sink(row: Completion) -> None:
-        rows.append(row)
-        if ended.is_set():
-            raise Enough
-
-    def drive() -> None:
-        with at.connect(Address("127.0.0.1", port), said.append) as client, pytest.raises(Enough):
-            at.run("split", SEED, client, sink)
-
     with started(*serve) as first:
-        thread = threading.Thread(target=drive)
-        thread.start()
+        device.start()
         wait_for(lambda: edge_answers() > 20)
         first.end(signal.SIGKILL)
     count = len(rows)
@@ -184,17 +200,17 @@ def test_the_server_is_killed_and_comes_back(live_bundle: Bundle, tmp_path: Path
         before = edge_answers()
         back_s = wait_for(lambda: edge_answers() > before)
         wait_for(lambda: edge_answers() > before + 20)
-        ended.set()
-        thread.join(timeout=20)
+        device.end()
     assert back_s < 1.5
-    assert [line.split(" ")[-1] for line in said].count("there") == 1
-    assert len(said) == 2  # gone, and there again
+    assert [line.split(" ")[-1] for line in device.said].count("there") == 1
+    assert len(device.said) == 2  # gone, and there again
     numbers = [row.request for row in rows]
     assert len(set(numbers)) == len(numbers)
     assert sorted(numbers)[: len(numbers) - 5] == list(range(len(numbers) - 5))
     assert sum(not row.deadline_met for row in rows) == 0
 
 
+@pytest.mark.serial
 def test_a_frozen_server_costs_at_most_the_deadline(live_bundle: Bundle, tmp_path: Path) -> None:
     """SIGSTOP: no answer is later than the deadline by more than a scheduling hiccup."""
     with started("serve", live_bundle.path, "--listen", "127.0.0.1:0") as frozen:
@@ -222,29 +238,26 @@ def test_another_bundle_is_refused(live_bundle: Bundle, tmp_path: Path, edge: Pr
 
 def test_another_bundle_after_a_restart(live_bundle: Bundle, tmp_path: Path) -> None:
     """It is noticed, nothing more is sent, and no label comes from the wrong model."""
-    other, port, said, rows = make_bundle(tmp_path / "other", seed=1), free_port(), list[str](), list[Completion]()
-    at = station(live_bundle, tmp_path, requests=400, devices__arrivals__rate_hz=60.0)
-    address = Address("127.0.0.1", port)
-
-    def drive() -> None:
-        with at.connect(address, said.append) as client:
-            at.run("split", SEED, client, rows.append)
-
+    other, address = make_bundle(tmp_path / "other", seed=1), Address("127.0.0.1", free_port())
+    at = station(live_bundle, tmp_path, requests=100_000, devices__arrivals__rate_hz=60.0)
+    device = Driven(at, address)
     with started("serve", live_bundle.path, "--listen", str(address)) as right:
-        thread = threading.Thread(target=drive)
-        thread.start()
-        wait_for(lambda: len(rows) > 20)
+        device.start()
+        wait_for(lambda: len(device.rows) > 20)
         right.end(signal.SIGKILL)
     with started("serve", other.path, "--listen", str(address)):
-        thread.join(timeout=60)
-    assert len(rows) == 400
-    assert any("model.safetensors" in line for line in said)
-    assert len(said) == 2
-    assert rows[-1].answered_by == FALLBACK
-    simulated = {row.request: row for row in simulate(at.experiment, "split", SEED)}
+        wait_for(lambda: any("model.safetensors" in line for line in device.said))
+        noticed = len(device.rows)
+        wait_for(lambda: len(device.rows) > noticed + 40)
+        device.end()
+    assert len(device.said) == 2
+    rows = device.rows
+    assert {row.answered_by for row in rows[noticed + 10 :]} == {FALLBACK}  # but for those under way
+    assert any(row.answered_by == EDGE for row in rows)
+    simulated = {row.request: row for row in simulate(at.experiment, "split", SEED, len(rows) + 10)}
     for row in rows:
         if row.answered_by == EDGE:
-            assert row.prediction == simulated[row.request].prediction
+            assert (row.sample, row.prediction) == (simulated[row.request].sample, simulated[row.request].prediction)
 
 
 def test_the_oracle_stays_in_the_simulator(live_bundle: Bundle, tmp_path: Path, edge: Process) -> None:

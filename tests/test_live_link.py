@@ -20,6 +20,8 @@ from splitexit.live.address import Address
 from splitexit.live.link import FULL_BYTES, Direction, LinkProxy
 from tests.live_process import run, started, wait_for
 
+pytestmark = pytest.mark.serial
+
 LOOPBACK = Address("127.0.0.1", 0)
 Serve = Callable[[socket.socket], None]
 

@@ -36,6 +36,7 @@ def check(found: dict[str, Any], layer: str) -> None:
         assert of["added_delay_ms_p50"] <= of["added_delay_ms_p99"]
 
 
+@pytest.mark.serial
 def test_a_proxy() -> None:
     """Its rates count what TCP carries. Several links, one after the other, by the same processes."""
     with opened("proxy") as measured:
@@ -43,6 +44,7 @@ def test_a_proxy() -> None:
         check(measured(*pair(80.0, 0.0)), "TCP payload")
 
 
+@pytest.mark.serial
 @needs_tun
 def test_packets() -> None:
     """The rate counts headers; nothing is left behind. A link by TCP is one of bare packets here."""
@@ -54,6 +56,7 @@ def test_packets() -> None:
     assert own_spaces() == before
 
 
+@pytest.mark.serial
 @needs_tun
 def test_a_wrong_link_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network is told 5 % less rate and 3 ms more delay than the paper says."""
@@ -71,6 +74,7 @@ def test_a_wrong_link_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not kept(found)
 
 
+@pytest.mark.serial
 @needs_tbf
 def test_the_kernel_s_bucket() -> None:
     """A lone packet finds the bucket full and goes at once: the added delay may be negative."""

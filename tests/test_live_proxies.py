@@ -19,6 +19,8 @@ from tests import synthetic
 from tests.test_live_link import receive, round_trip_s, server
 from tests.test_live_processes import alive
 
+pytestmark = pytest.mark.serial
+
 CHANGES = {
     "groups": {"near": {"count": 3, "access_point": "cell"}, "far": {"count": 1}},
     "access_points": {"cell": {"count": 2, "uplink": {"name": "constant", "mbps": 100.0, "delay_ms": 40.0}}},

@@ -162,6 +162,7 @@ def test_the_commands_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     made.close()
 
 
+@pytest.mark.serial
 @needs_tbf
 def test_a_bucket_of_the_kernel_s(tmp_path: Path) -> None:
     """100 packets of 1000 bytes at 8 Mbit/s take 0.1 s, but for what may go at once; then all go at once again."""

@@ -29,6 +29,8 @@ from tests.live_process import wait_for
 from tests.synthetic import experiment as open_experiment
 from tests.tun_machine import in_python, needs_tun, own_spaces, spaces_of
 
+pytestmark = pytest.mark.serial
+
 PORT = 9000
 
 

@@ -67,3 +67,9 @@ POLICIES: Registry[Policy] = Registry(
         "oracle": "splitexit.policies.oracle:Oracle",
     },
 )
+        "splitee": "splitexit.policies.splitee:SplitEE",
+        "splitee_s": "splitexit.policies.splitee_s:SplitEES",
+        "splitee_s_oracle": "splitexit.policies.splitee_s:SplitEESOracle",
+        "i_splitee": "splitexit.policies.i_splitee:ISplitEE",
+        "ans": "splitexit.policies.ans:Ans",
+        "hi_lcb": "splitexit.policies.hi_lcb:HiLcb",

@@ -61,11 +61,14 @@ def _default(value: Any) -> str:
 
 
 def _descriptions(of: type) -> dict[str, str]:
-    """What the `Args:` part of a docstring says of every parameter."""
-    _, _, after = (inspect.getdoc(of) or "").partition("Args:\n")
-    args = re.split(r"\n\S", f"{after}\n")[0]
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", args, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+    """What the `Args:` parts of the class's docstring, and of those it inherits from, say of every parameter."""
+    found: dict[str, str] = {}
+    for cls in reversed(of.__mro__):
+        _, _, after = inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")
+        args = re.split(r"\n\S", f"{after}\n")[0]
+        entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", args, re.MULTILINE)
+        found |= {name: " ".join(text.split()) for name, text in entries}
+    return found
 
 
 def whole(value: Any) -> Any:

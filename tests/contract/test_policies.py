@@ -21,6 +21,8 @@ from tests import synthetic
 
 SETTINGS = {"threshold": {"threshold": 0.6, "split": 1, "codec": "uint8"}, "offload": {"split": 0, "codec": "jpeg"}}
 SETTINGS["clio"] = {"split": 1, "codecs": ["uint8"]}
+KNOWING = {"oracle", "splitee_s_oracle"}
+"""Policies that decide with the truth."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def test_it_declares_what_it_reads(name: str) -> None:
     assert cls.__doc__
 
 
-@pytest.mark.parametrize("name", [n for n in POLICIES.names() if n != "oracle"])
+@pytest.mark.parametrize("name", [n for n in POLICIES.names() if n not in KNOWING])
 def test_plans_are_valid_for_any_observation(name: str, world: Experiment) -> None:
     decider = world.decider(name, 0, 0)
     rng = np.random.default_rng(0)
@@ -88,9 +90,9 @@ def test_every_request_ends_in_one_row_whose_parts_add_up(name: str, world: Expe
 
 
 @pytest.mark.parametrize("name", POLICIES.names())
-def test_only_the_oracle_sees_the_truth(name: str, world: Experiment) -> None:
+def test_only_oracles_see_the_truth(name: str, world: Experiment) -> None:
     policy = POLICIES.load(name)(**SETTINGS.get(name, {}))
-    assert isinstance(policy, OmniscientPolicy) == (name == "oracle")
+    assert isinstance(policy, OmniscientPolicy) == (name in KNOWING)
     if isinstance(policy, OmniscientPolicy):
         with pytest.raises(TypeError, match="truth"):
             policy.decide(Observation())
@@ -119,7 +121,7 @@ def outcome(plan: Plan, world: Experiment, sample: int, rng: np.random.Generator
     return Outcome(plan, readings, response_s, "edge", 900, response_s / 2, 0.01, 0.02, final)
 
 
-@pytest.mark.parametrize("name", [n for n in POLICIES.names() if n != "oracle"])
+@pytest.mark.parametrize("name", [n for n in POLICIES.names() if n not in KNOWING])
 def test_memory_goes_on_elsewhere(name: str, world: Experiment, tmp_path: Path) -> None:
     """Saved to a file and restored into a fresh instance, a policy decides as if it had never stopped."""
     first, second = (world.decider(name, 0, 0).policy for _ in range(2))
