@@ -63,13 +63,13 @@ POLICIES: Registry[Policy] = Registry(
         "neurosurgeon": "splitexit.policies.neurosurgeon:Neurosurgeon",
         "dads": "splitexit.policies.dads:Dads",
         "clio": "splitexit.policies.clio:Clio",
-        "random": "splitexit.policies.random:Random",
-        "oracle": "splitexit.policies.oracle:Oracle",
-    },
-)
         "splitee": "splitexit.policies.splitee:SplitEE",
         "splitee_s": "splitexit.policies.splitee_s:SplitEES",
         "splitee_s_oracle": "splitexit.policies.splitee_s:SplitEESOracle",
         "i_splitee": "splitexit.policies.i_splitee:ISplitEE",
         "ans": "splitexit.policies.ans:Ans",
         "hi_lcb": "splitexit.policies.hi_lcb:HiLcb",
+        "random": "splitexit.policies.random:Random",
+        "oracle": "splitexit.policies.oracle:Oracle",
+    },
+)
