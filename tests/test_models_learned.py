@@ -20,7 +20,7 @@ from splitexit.models.learned.aecnn import AecnnNet
 from splitexit.models.learned.bottlenetpp import BottleNetPlusPlusNet
 from splitexit.models.learned.entropic import FactorisedPrior
 from splitexit.models.macs import measure
-from splitexit.models.train_codec import CodecRecipe, _Training, at_split, spec_of, train_codec, with_tables
+from splitexit.models.train_codec import CodecRecipe, Training, at_split, spec_of, train_codec, with_tables
 from tests.models_tiny import fresh_bundle, stripes, trained
 
 SPLIT, SHAPE = 2, (8, 6, 6)
@@ -59,7 +59,7 @@ def learned(codec_id, epochs=2, seed=0, **options):
     """The trained network of a codec, and the codec with its tables."""
     recipe = CodecRecipe(options, epochs=epochs, batch=16, lr=0.01, seed=seed)
     spec = spec_of(codec_id, options)
-    of = _Training(net(), SPLIT, spec, recipe, parts()[0], lambda done, total: None).run()
+    of = Training(net(), SPLIT, spec, recipe, parts()[0], lambda done, total: None).run()
     return of, create(codec_id, shape=SHAPE, tensors=with_tables(of, codec_id, features()))
 
 

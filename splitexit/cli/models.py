@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,7 @@ from splitexit.errors import INTERRUPTED, SplitexitError, UsageError
 if TYPE_CHECKING:
     from splitexit.bundle import Bundle
     from splitexit.models.fit import EpochReport, StepReport, Watcher
+    from splitexit.models.train_codec import CodecRecipe, CodecReport
 
 
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")]
@@ -169,6 +170,16 @@ def train_codec(
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Of Adam, at the start [default: 0.005].")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="[default: 0]")] = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Then fine-tune codec and network together, which makes a new bundle.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of that bundle [default: BUNDLE-joint].")] = None,
+    joint_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="key=value for the joint training, repeatable: epochs=4, lr=0.001, images, distil=0.5, local=0.25."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
 ) -> None:
     """Train, or fit on the validation split, a codec for the features at each split of a bundle."""
@@ -177,29 +188,78 @@ def train_codec(
 
     opened = Bundle.open(bundle)
     splits = parse_splits(split, opened.spec.num_stages)
-    training = _given(levels=levels, option=option or None, epochs=epochs, lr=lr, seed=seed)
+    if not joint and (out or joint_option):
+        raise UsageError("--out and --joint-option are for --joint")
+    training = _given(levels=levels, option=option or None, epochs=epochs, lr=lr, seed=seed, joint=joint or None)
     fitted = fit_codec.is_fitted(codec)
     if fitted and training:
         raise UsageError(f"--{next(iter(training))}: {codec} is fitted, not trained")
     source = data or _source(opened, "train", "--data")
     console = Console(stderr=True)
+    options = _given(levels=levels) | parse_options(option or [])
+    recipe = train_codec.CodecRecipe(options, **_given(epochs=epochs, images=images, lr=lr, seed=seed))
+    if joint:
+        tuning = parse_options(joint_option or [])
+        print(_train_joint(opened, codec, splits, recipe, tuning, source=source, out=out, device=device))
+        return
     with _interruptible(console, opened.codec_weights), bar(console, "steps") as progress:
         if fitted:
             reports = fit_codec.fit_codec(opened, codec, splits, source=source, device=device, **_given(images=images))
         else:
-            options = _given(levels=levels) | parse_options(option or [])
-            recipe = train_codec.CodecRecipe(options, **_given(epochs=epochs, images=images, lr=lr, seed=seed))
             reports = train_codec.train_codec(
                 opened, codec, splits, recipe, source=source, device=device, progress=progress
             )
         for report in reports:
-            console.print(
-                f"split {report.split}  {'×'.join(map(str, report.shape)):>9}  {report.payload_bytes:7.1f} bytes  "
-                f"validation {report.accuracy:.2%}, without the codec {report.plain_accuracy:.2%}  {report.codec_id}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            console.print(_codec_line(report), highlight=False, soft_wrap=True)
     print(opened.codec_weights)
+
+
+def _train_joint(
+    bundle: Bundle,
+    codec: str,
+    splits: Sequence[int],
+    recipe: CodecRecipe,
+    tuning: Mapping[str, Any],
+    *,
+    source: str,
+    out: Path | None,
+    device: str,
+) -> Path:
+    """One codec at one split, with the network; returns the new bundle's folder."""
+    from splitexit.models.train_joint import JointRecipe, train_joint
+
+    if len(splits) != 1:
+        raise UsageError(
+            f"--joint: the network becomes another one for one split; give --split {splits[0]}, not several"
+        )
+    folder = out or bundle.path.resolve().with_name(f"{bundle.path.resolve().name}-joint")
+    console = Console(stderr=True)
+    with bar(console, "steps") as progress:
+        report = train_joint(
+            bundle,
+            codec,
+            splits[0],
+            recipe,
+            JointRecipe.of(tuning),
+            source=source,
+            out=folder,
+            device=device,
+            command=command_line(),
+            progress=progress,
+        )
+    lines = [_codec_line(one) for one in report.codecs]
+    lines.append(f"on the frozen network {report.frozen:.2%}")
+    lines.append(f"without a codec, validation % by exit {_exits(report.exits)}, before {_exits(report.before)}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    return folder
+
+
+def _codec_line(report: CodecReport) -> str:
+    return (
+        f"split {report.split}  {'×'.join(map(str, report.shape)):>9}  {report.payload_bytes:7.1f} bytes  "
+        f"validation {report.accuracy:.2%}, without the codec {report.plain_accuracy:.2%}  {report.codec_id}"
+    )
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:

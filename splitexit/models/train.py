@@ -49,7 +49,8 @@ def _finished(out: Path, recipe: Recipe) -> Bundle | None:
     if not (out / "model.json").exists():
         return None
     bundle = Bundle.open(out)
-    if not _same(bundle.spec.training.get("recipe"), recipe):
+    training = bundle.spec.training
+    if "joint" in training or not _same(training.get("recipe"), recipe):
         raise ArtifactError(f"{out}: already holds a bundle trained by another recipe; choose another --out")
     return bundle
 

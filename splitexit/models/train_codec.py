@@ -92,12 +92,12 @@ def train_codec(
     codec_id, spec = zoo.canonical(codec_id), spec_of(codec_id, recipe.options)
     net = multi_exit.load(bundle).to(pick_device(device)).requires_grad_(False)
     train_set, validation, _ = data.parted(bundle.spec, source)
-    images = train_set.take(np.arange(min(recipe.images, len(train_set))))
+    images = first(train_set, recipe.images)
     plain = None
     for split in splits:
         if plain is None:
             plain = accuracy_through(net, validation, split, None)
-        trained = _Training(net, split, spec, recipe, images, progress).run()
+        trained = Training(net, split, spec, recipe, images, progress).run()
         group = with_tables(trained, codec_id, at_split(net, validation, split, TABLE_IMAGES))
         ids = trained.codec_ids(codec_id)
         made = {f"{one}/s{split}": dataclasses.asdict(recipe) for one in ids}
@@ -122,7 +122,7 @@ def spec_of(codec_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, **params, **options}
 
 
-class _Training:
+class Training:
     """Of one codec at one split."""
 
     def __init__(
@@ -191,21 +191,28 @@ def with_tables(trained: LearnedNet, codec_id: str, features: Array) -> Tensors:
     return codec.fitted(features) if isinstance(codec, LatentCodec) and trained.fits_tables else trained.tensors()
 
 
+def first(images: data.ImageSet, n: int) -> data.ImageSet:
+    """The first `n` of them, or all where there are fewer."""
+    return images.take(np.arange(min(n, len(images))))
+
+
 @torch.no_grad()
 def at_split(net: MultiExitNet, images: data.ImageSet, split: int, n: int) -> Array:
     """Features of the first `n` images, float32 n×C×H×W."""
-    some = images.take(np.arange(min(n, len(images))))
-    batches = plain_batches(some, next(net.parameters()).device)
+    batches = plain_batches(first(images, n), next(net.parameters()).device)
     return torch.cat([net.run_stages(pixels, 0, split).cpu() for pixels, _ in batches]).contiguous().numpy()
 
 
 def report(bundle: Bundle, net: MultiExitNet, pair: Pair, validation: data.ImageSet, plain: float) -> CodecReport:
     """What the bundle's codec does to the validation split; `plain` is the accuracy without it."""
-    split, codec_id = pair
-    codec = codecs.open_codecs(bundle, [pair])[pair]
+    return judged(net, codecs.open_codecs(bundle, [pair])[pair], pair[0], validation, plain)
+
+
+def judged(net: MultiExitNet, codec: Codec, split: int, validation: data.ImageSet, plain: float) -> CodecReport:
+    """What a codec at this split does to the validation split; `plain` is the accuracy without it."""
     size = payload_bytes(codec, at_split(net, validation, split, 200))
     accuracy = accuracy_through(net, validation, split, codec)
-    return CodecReport(codec_id, split, bundle.spec.shape_at(split), size, accuracy, plain)
+    return CodecReport(codec.codec_id, split, codec.shape, size, accuracy, plain)
 
 
 @torch.no_grad()

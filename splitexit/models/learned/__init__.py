@@ -48,6 +48,21 @@ class Stage:
     pace: float = 1.0
 
 
+@dataclass(frozen=True)
+class JointStage:
+    """One training of codec and network together, behind which the network is another one.
+
+    parameters: of the codec, what changes.
+    through: features, B×C×H×W -> decoded ones as the exits behind the split learn from them, and what is to be paid
+        for them beside the losses of the exits, a scalar.
+    head: whether the stages before the split, and the exits there, change with the rest of the network.
+    """
+
+    parameters: Iterable[nn.Parameter]
+    through: Callable[[Tensor], tuple[Tensor, Tensor]]
+    head: bool = True
+
+
 class LearnedNet(nn.Module, ABC):
     """A codec as it is trained; a member's `forward` takes features, B×C×H×W, to decoded ones.
 
@@ -62,6 +77,13 @@ class LearnedNet(nn.Module, ABC):
     def stages(self) -> Iterator[Stage]:
         """The trainings, one after the other; what stands between them sees what the one before has come to."""
         yield Stage(self.parameters(), lambda batch: recovery(batch, self(batch.features)))
+
+    joins: ClassVar[bool] = True
+    """Whether it can be fine-tuned together with the network."""
+
+    def joint_stages(self) -> Iterator[JointStage]:
+        """The trainings behind `stages`, in which the network learns too. By default all weights, at no price."""
+        yield JointStage(self.parameters(), lambda features: (self(features), features.new_zeros(())))
 
     @abstractmethod
     def tensors(self) -> Mapping[str, Array]:

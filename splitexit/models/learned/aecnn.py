@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from splitexit.codecs._latent import RAW_BITS
 from splitexit.codecs.aecnn import check
-from splitexit.models.learned import Array, Batch, LearnedNet, Stage, recovery
+from splitexit.models.learned import Array, Batch, JointStage, LearnedNet, Stage, recovery
 from splitexit.models.learned._parts import Quantiser, floor_of, start_at_regression, weights
 
 REDUCTION, FEWEST = 16, 4
@@ -47,10 +47,11 @@ class AecnnNet(LearnedNet):
     """Attention first, which ranks the channels by their mean weight; then the decoder, from the best of them.
 
     The backbone stays frozen in both, so that the bundle's other codecs and exits stay what they are; the paper's last
-    stage trains all of it. The decoder starts at the least-squares map (inferred). The attention weighs what a channel
-    differs from its mean by, not all of it (inferred), because the decoder knows the means: with 8 of 16 channels of
-    the shipped ResNet-32 behind stage 2, least-squares decoder, 2048 training and 500 validation images, that keeps
-    74 to 77 % and weighing all of it 66 to 70 % (sparsity 0.3 to 3); six random choices keep 58 to 73 %.
+    stage, which trains all of it through the quantiser, is the joint one. The decoder starts at the least-squares map
+    (inferred). The attention weighs what a channel differs from its mean by, not all of it (inferred), because the
+    decoder knows the means: with 8 of 16 channels of the shipped ResNet-32 behind stage 2, least-squares decoder, 2048
+    training and 500 validation images, that keeps 74 to 77 % and weighing all of it 66 to 70 % (sparsity 0.3 to 3); six
+    random choices keep 58 to 73 %.
 
     Args:
         order: how channels are chosen: by `importance`, or at `random` for comparison.
@@ -96,9 +97,16 @@ class AecnnNet(LearnedNet):
         if self.order == "importance" and len(self.kept) < self.features.shape[1]:
             yield Stage(self.attention.parameters(), self._attended, PACE)
             self._choose(self.importance().topk(len(self.kept)).indices)
+        yield Stage(self._trained(), lambda batch: recovery(batch, self(batch.features)))
+
+    def joint_stages(self) -> Iterator[JointStage]:
+        """The decoder and the network; which channels are sent, and the quantiser's range, stay."""
+        yield JointStage(self._trained(), lambda features: (self(features), features.new_zeros(())))
+
+    def _trained(self) -> list[nn.Parameter]:
+        """Of the decoder."""
         parts = [self.decoder, *filter(None, [self.refine])]
-        trained = [parameter for part in parts for parameter in part.parameters()]
-        yield Stage(trained, lambda batch: recovery(batch, self(batch.features)))
+        return [parameter for part in parts for parameter in part.parameters()]
 
     def _attended(self, batch: Batch) -> Tensor:
         weight = self.attention(batch.features)

@@ -12,9 +12,13 @@ from splitexit.models.learned._parts import Blocks
 
 
 class CrBqNet(LearnedNet):
-    """Learns to give the network's features again, from these alone: no label, no quantiser (head distillation)."""
+    """Learns to give the network's features again, from these alone: no label, no quantiser (head distillation).
+
+    So there is no joint training: the network behind it would learn from features that no quantiser has touched.
+    """
 
     fits_tables = False
+    joins = False
 
     def __init__(self, features: Tensor, *, channels: int, stride: int, bits: int) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from splitexit.codecs import _ans as ans
 from splitexit.codecs.entropic import BITS
-from splitexit.models.learned import Array, Batch, LearnedNet, Stage, recovery
+from splitexit.models.learned import Array, Batch, JointStage, LearnedNet, Stage, recovery
 from splitexit.models.learned._parts import Blocks
 
 LOWEST, HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
@@ -99,6 +99,23 @@ class EntropicNet(LearnedNet):
         """Error and rate; decoder."""
         yield Stage(self.parameters(), self._traded)
         yield Stage(self.blocks.decoder.parameters(), self._distilled)
+
+    def joint_stages(self) -> Iterator[JointStage]:
+        """All weights, against the rate; then decoder and tail, behind an encoder and a prior that stay.
+
+        The second is the paper's; in the first, which stands for the training of its deep encoder, the stages before
+        the split learn what is cheap to send (inferred). There the exits see rounded values, and the prior noisy ones
+        (Minnen and Singh, arXiv 2007.08739), so that neither has to learn the other's again.
+        """
+        yield JointStage(self.parameters(), self._priced)
+        decoder = self.blocks.decoder.parameters()
+        yield JointStage(decoder, lambda features: (self(features), features.new_zeros(())), head=False)
+
+    def _priced(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        latent = self.blocks.latent(features)
+        rounded = latent + (latent.round().clamp(LOWEST, HIGHEST) - latent).detach()
+        bits = self.bits(latent + torch.rand_like(latent) - 0.5).mean() / features[0, 0].numel()
+        return self.blocks.decoded(rounded), self.rate * bits
 
     def bits(self, latent: Tensor) -> Tensor:
         """That the prior gives to values between levels or on them, for every sample (B,)."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from splitexit.codecs import canonical
 from splitexit.codecs.progressive import bounds
 from splitexit.errors import UsageError
-from splitexit.models.learned import Array, Batch, LearnedNet, Stage, recovery
+from splitexit.models.learned import Array, Batch, JointStage, LearnedNet, Stage, recovery
 from splitexit.models.learned._parts import Quantiser, floor_of, start_at_principal, weights
 
 
@@ -41,10 +41,18 @@ class ProgressiveNet(LearnedNet):
         """One, over all prefixes."""
         yield Stage(self.parameters(), self._loss)
 
+    def joint_stages(self) -> Iterator[JointStage]:
+        """One, over all prefixes too."""
+        yield JointStage(self.parameters(), lambda features: (self._cut(features, None), features.new_zeros(())))
+
     def _loss(self, batch: Batch) -> Tensor:
-        ends = torch.tensor(self.bounds[1:], device=batch.features.device)
-        drawn = torch.randint(len(ends), (len(batch.features),), generator=batch.generator, device=ends.device)
-        return recovery(batch, self._decoded(batch.features, ends[drawn]))
+        return recovery(batch, self._cut(batch.features, batch.generator))
+
+    def _cut(self, features: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Decoded from a prefix that is drawn for every sample."""
+        ends = torch.tensor(self.bounds[1:], device=features.device)
+        drawn = torch.randint(len(ends), (len(features),), generator=generator, device=ends.device)
+        return self._decoded(features, ends[drawn])
 
     def _decoded(self, features: Tensor, sent: Tensor) -> Tensor:
         """From the first `sent` channels of every sample (B,)."""
