@@ -37,7 +37,7 @@ FLOORS = {
     },
     3: {"sim", "models", "live"},
     2: {"inference", "batching", "scenario", "fleet", "workload", "experiment", "check"},
-    1: {"policies", "codecs", "links", "arrivals", "energy", "estimate", "sense", "memory", "partition"},
+    1: {"policies", "codecs", "links", "arrivals", "energy", "estimate", "sense", "memory", "partition", "outlook", "changes"},
     0: {
         "",
         "errors",
