@@ -26,11 +26,14 @@ from splitexit.cli import (
     link,
     live,
     models,
+    new,
+    recommend,
     replay,
     scenario,
     serve,
     simulate,
     sweep,
+    train_policy,
     tune,
     validate,
 )
@@ -48,6 +51,7 @@ EXTRAS = {
     "matplotlib": "report",
     "joblib": "sweep",
     "numba": "fast",
+    "gymnasium": "rl",
 }
 """Module that may be missing -> the extra that brings it."""
 
@@ -92,6 +96,7 @@ for part in (
     simulate,
     validate,
     replay,
+    recommend,
     capacity,
     sweep,
     live,
@@ -99,7 +104,9 @@ for part in (
     device,
     link,
     scenario,
+    new,
     models,
+    train_policy,
     bench,
     calibrate,
     curve,
