@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from splitexit.cli.bench_bandits import bandits
 from splitexit.cli.bench_codecs import codecs
 from splitexit.cli.simulate import Json
 from splitexit.errors import INTERRUPTED
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     bench.command()(methods)
     bench.command()(dense)
     bench.command()(codecs)
+    bench.command()(bandits)
     app.add_typer(bench, name="bench")
 
 
