@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
 
+from splitexit.errors import UsageError
 from splitexit.experiment import Experiment
 from splitexit.results import marked, to_table
 from splitexit.sim import compiled, simulate
+from splitexit.sim.regret import judged
 from splitexit.stats import CONFIDENCE, Interval, paired, precise
 from splitexit.summary import Summariser, Summary, metric, over_batches, over_replications
 
@@ -131,35 +133,38 @@ def compare(
     on_run: Callable[[Run], None] = lambda run: None,
     precision: float | None = None,
     max_seeds: int = MOST_SEEDS,
+    regret: bool = False,
 ) -> Comparison:
     """Simulates every policy under every seed; seeds are common to all policies.
 
     With a precision, further seeds follow the last one until every policy's mean response is known to within it
-    (`stats.precise`), or there are `max_seeds`.
+    (`stats.precise`), or there are `max_seeds`. With `regret`, every decision is judged (`sim.regret`).
 
     Raises:
         InputError: a policy does not fit the scenario; found before the first run.
+        UsageError: regret is asked for of the compiled engine.
     """
+    run = partial(run_once, experiment, regret=regret)
     for policy in policies:
         for group in experiment.groups:
             experiment.decider(policy, seeds[0], group.first)
     numbers = list(seeds)
     runs: dict[str, list[Run]] = {policy: [] for policy in policies}
     for policy in policies:
-        _add(runs[policy], experiment, policy, numbers, on_run)
+        _add(runs[policy], run, policy, numbers, on_run)
     while precision is not None and len(numbers) < max_seeds and not _precise(runs, precision):
         numbers.append(max(numbers) + 1)
         for policy in policies:
-            _add(runs[policy], experiment, policy, numbers[-1:], on_run)
-    ordered = tuple(run for policy in policies for run in runs[policy])
+            _add(runs[policy], run, policy, numbers[-1:], on_run)
+    ordered = tuple(done for policy in policies for done in runs[policy])
     return Comparison(experiment, tuple(policies), tuple(numbers), ordered, precision)
 
 
 def _add(
-    to: list[Run], experiment: Experiment, policy: str, seeds: Sequence[int], on_run: Callable[[Run], None]
+    to: list[Run], run: Callable[[str, int], Run], policy: str, seeds: Sequence[int], on_run: Callable[[Run], None]
 ) -> None:
     for seed in seeds:
-        to.append(run_once(experiment, policy, seed))
+        to.append(run(policy, seed))
         on_run(to[-1])
 
 
@@ -172,8 +177,17 @@ def _response(summaries: Sequence[Summary]) -> Interval:
     return over_replications(summaries)["response_ms"]
 
 
-def run_once(experiment: Experiment, policy: str, seed: int, requests: int | None = None) -> Run:
-    """One simulated run, by the scenario's engine, with its summary."""
+def run_once(
+    experiment: Experiment, policy: str, seed: int, requests: int | None = None, *, regret: bool = False
+) -> Run:
+    """One simulated run, by the scenario's engine, with its summary; with `regret`, every decision is judged.
+
+    Raises UsageError for regret of the compiled engine, which looks at no alternatives.
+    """
+    if regret and experiment.scenario.engine == "compiled":
+        raise UsageError("--regret: the compiled engine looks at no alternatives; take --engine simpy")
+    if regret:
+        return as_run(experiment, policy, seed, judged(experiment, policy, seed, requests).table)
     if experiment.scenario.engine == "compiled":
         table = compiled.simulate(experiment, policy, seed, requests)
     else:

@@ -16,7 +16,9 @@ Steps that do not depend on the request are made once.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
+from copy import copy
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from splitexit.bundle import ModelSpec
@@ -74,6 +76,7 @@ class Decider:
         policy: already prepared with `setting`.
 
     watches   whether the policy looks at more than readings, so that the world must be asked
+    plan      the last one decided
     """
 
     def __init__(self, policy: Policy, setting: Setting) -> None:
@@ -82,10 +85,10 @@ class Decider:
         self.watches = self.omniscient is not None or bool(policy.reads - {"readings"})
         self.learns = type(policy).learn is not Policy.learn
         self._sees_readings = "readings" in policy.reads
-        self._plan: Plan | None = None
+        self._decide: Callable[..., Plan] = policy.decide if self.omniscient is None else self.omniscient.decide_knowing
+        self.plan: Plan | None = None
         self._checked: dict[int, Plan] = {}
-        stages = range(setting.spec.num_stages + 1)
-        self.read_steps = [[ReadExit(e, min(k, at), at) for k in stages] for e, at in enumerate(setting.exit_stages)]
+        self.read_steps = _read_steps(setting.exit_stages, setting.spec.num_stages)
         self.encode_steps: dict[tuple[int, str, int], Encode] = {}
 
     def decide(self, readings: list[Reading], stage: int) -> Plan:
@@ -94,7 +97,7 @@ class Decider:
         if self._sees_readings:
             observation = _new(Observation)  # its __init__ takes any fields, which costs more than the decision
             observation.readings = tuple(readings)
-        return self._sound(self.policy.decide(observation), stage)
+        return self._sound(self._decide(observation), stage)
 
     def ask(self, readings: list[Reading], stage: int) -> Generator[Step, Any, Plan]:
         """The plan of any policy after `stage` stages; raises PolicyError for an impossible one."""
@@ -102,13 +105,13 @@ class Decider:
             return self.decide(readings, stage)
         observation = yield Observe(tuple(readings))
         if self.omniscient is not None:
-            return self._sound(self.omniscient.decide_knowing(observation, (yield Reveal())), stage)
-        return self._sound(self.policy.decide(observation), stage)
+            return self._sound(self._decide(observation, (yield Reveal())), stage)
+        return self._sound(self._decide(observation), stage)
 
     def _sound(self, plan: Plan, stage: int) -> Plan:
-        if plan is not self._plan:
+        if plan is not self.plan:
             self._check(plan)
-            self._plan = plan
+            self.plan = plan
         if plan.split is not None and plan.split < stage:
             raise PolicyError(f"plan: split {plan.split}, but {stage} stages have already run")
         return plan
@@ -125,6 +128,27 @@ class Decider:
         """Tells the policy how a request ended, if it wants to know."""
         if self.learns:
             self.policy.learn(outcome(answer, response_s))
+
+    def timed(self, note: Callable[[int], None], clock_ns: Callable[[], int]) -> Decider:
+        """One for the same policy that tells `note` how many nanoseconds of this clock every decision took."""
+        decide = self._decide
+
+        def measured(*seen: Any) -> Plan:
+            begun_ns = clock_ns()
+            plan = decide(*seen)
+            note(clock_ns() - begun_ns)
+            return plan
+
+        other = copy(self)
+        other._decide = measured
+        return other
+
+
+@lru_cache(maxsize=64)
+def _read_steps(exit_stages: tuple[int, ...], num_stages: int) -> Sequence[Sequence[ReadExit]]:
+    """To every exit, from every stage."""
+    stages = range(num_stages + 1)
+    return [[ReadExit(e, min(k, at), at) for k in stages] for e, at in enumerate(exit_stages)]
 
 
 _NOTHING = Observation()

@@ -38,6 +38,10 @@ QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 METRICS = ("accuracy", "response_ms", *QUANTILES, *SHARES[1:], *MEANS, "throughput_per_s")
 """What has an interval, by the name it has there."""
 
+JUDGED = ("regret", "switch_rate")
+"""And these, of runs whose decisions were judged (splitexit.sim.regret): utility lost, and the share of requests whose
+plan differs from that of the device's request before."""
+
 BEYOND = 5
 """A quantile of one run has an interval where every section has this many values beyond it."""
 
@@ -123,6 +127,9 @@ class Summariser:
         summary = summarise(rows, len(self.experiment.spec.exits))
         summary["utility"] = float(utilities(rows, self.experiment.scenario.utility).mean())
         summary["throughput_per_s"] = len(rows) / seconds
+        if "regret" in rows.column_names:
+            summary["regret"] = float(column(rows, "regret").mean())
+            summary["switch_rate"] = float(column(rows, "switched").mean())
         return summary
 
     def _group(self, group: Group, rows: pa.Table, seconds: float) -> Summary:
@@ -208,9 +215,9 @@ def over_replications(runs: Sequence[Summary], confidence: float = CONFIDENCE) -
     """Student's intervals of every metric over independent runs; NaN limits for a single one."""
     trials = sum(run["requests"] for run in runs)
     found = {}
-    for name in METRICS:
-        values = [metric(run, name) for run in runs]
-        found[name] = share(values, trials, confidence) if name in SHARES else student(values, confidence)
+    for name in (*METRICS, *JUDGED):
+        values, portion = [metric(run, name) for run in runs], name in (*SHARES, "switch_rate")
+        found[name] = share(values, trials, confidence) if portion else student(values, confidence)
     return {name: interval for name, interval in found.items() if math.isfinite(interval.mean)}
 
 
@@ -229,11 +236,15 @@ def over_batches(counted: pa.Table, utility: Any, confidence: float = CONFIDENCE
         "utility": utilities(rows, utility),
     }
     found = {name: batch_means(values.astype(float), confidence) for name, values in series.items()}
+    if "regret" in rows.column_names:
+        series |= {"regret": column(rows, "regret"), "switch_rate": column(rows, "switched")}
     for name, quantile in QUANTILES.items():
         if len(response_ms) * (1 - quantile) >= FEWEST_BATCHES * BEYOND:
             found[name] = batch_means(response_ms, confidence, partial(np.quantile, q=quantile))
     return {
-        name: replace(b, interval=within_shares(b.interval, len(rows), confidence)) if name in SHARES else b
+        name: replace(b, interval=within_shares(b.interval, len(rows), confidence))
+        if name in (*SHARES, "switch_rate")
+        else b
         for name, b in found.items()
         if b is not None and math.isfinite(b.interval.mean)
     }

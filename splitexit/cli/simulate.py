@@ -35,6 +35,13 @@ MaxSeeds = Annotated[int, typer.Option(min=1, help="Where --precision gives up."
 Engine = Annotated[
     str | None, typer.Option(help="simpy or compiled, as the scenario's key `engine`.", show_default=False)
 ]
+Regret = Annotated[
+    bool,
+    typer.Option(
+        "--regret",
+        help="Judge every decision against the oracle's in the same state: columns regret and switched (simpy engine).",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
@@ -59,18 +66,23 @@ def simulate(
         bool,
         typer.Option("--no-rows", help="Keep no rows: memory stays as it is however long the run (compiled engine)."),
     ] = False,
+    regret: Regret = False,
     json: Json = False,
 ) -> None:
     """Simulate one policy of a scenario.
 
     With one seed the intervals come from batch means, with several from the seeds as replications.
     """
+    from splitexit.errors import UsageError
+
     experiment = _open(scenario, given(overrides, requests, engine))
     label = experiment.scenario.policy_label if policy is None else policy
     if no_rows:
+        if regret:
+            raise UsageError("--regret: needs the rows; leave out --no-rows")
         _without_rows(experiment, label, seeds, out, json)
         return
-    _run(experiment, [label], seeds, out, csv, json, precision=precision, max_seeds=max_seeds)
+    _run(experiment, [label], seeds, out, csv, json, precision=precision, max_seeds=max_seeds, regret=regret)
 
 
 def compare(
@@ -86,6 +98,7 @@ def compare(
     engine: Engine = None,
     out: Out = None,
     csv: Csv = False,
+    regret: Regret = False,
     json: Json = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw accuracy over latency (needs matplotlib).")] = False,
 ) -> None:
@@ -97,7 +110,7 @@ def compare(
 
     experiment = _open(scenario, given(overrides, requests, engine))
     labels = contenders(experiment) if policies is None else parse_labels(policies)
-    _run(experiment, labels, seeds, out, csv, json, plot, precision, max_seeds)
+    _run(experiment, labels, seeds, out, csv, json, plot, precision, max_seeds, regret)
 
 
 def chosen(experiment: Experiment, policy: str | None, policies: str | None) -> list[str]:
@@ -181,6 +194,7 @@ def _run(
     plot: bool = False,
     precision: str | None = None,
     max_seeds: int = 100,
+    regret: bool = False,
 ) -> None:
     from splitexit.compare import compare as compare_policies
     from splitexit.report.folder import new_folder, write
@@ -195,7 +209,9 @@ def _run(
     folder = new_folder(out, experiment.scenario.name)
     with progress_bar(json) as progress:
         bar = progress.add_task("simulating", total=None if wanted else len(labels) * len(numbers))
-        comparison = compare_policies(experiment, labels, numbers, lambda _: progress.advance(bar), wanted, max_seeds)
+        comparison = compare_policies(
+            experiment, labels, numbers, lambda _: progress.advance(bar), wanted, max_seeds, regret
+        )
     document = comparison.document() | {"run": str(folder)}
     manifest = write(folder, experiment, comparison.rows, document, list(comparison.seeds), csv)
     if plot:

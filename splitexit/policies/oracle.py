@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from splitexit.decision import ExitCheck, Observation, Plan, Setting, Truth
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 class Oracle(OmniscientPolicy):
     """Per request, the plan with the highest utility in the state it finds, with the truth at hand.
 
-    Candidates: every exit on the device (only the heads that it needs are read), and every (split, codec) on offer.
+    Candidates: every exit on the device (only the heads that it needs are read), and every (split, codec) on offer,
+    for the final exit or an earlier one behind it that was recorded.
     It is greedy: unbeatable per request, but under contention it does not foresee later requests.
     """
 
@@ -25,13 +27,30 @@ class Oracle(OmniscientPolicy):
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Lists the candidates."""
-        leave = [Plan(exits=_up_to(e, setting.spec)) for e in range(setting.spec.final_exit)]
-        send = [Plan(split=s, codec=c) for s, codecs in setting.codecs.items() for c in codecs]
-        self._plans = [*leave, Plan(), *send]
+        self._plans = candidates(setting)
 
     def decide_knowing(self, observation: Observation, truth: Truth) -> Plan:
         """argmax of the true utility; the first of equals."""
-        return max(self._plans, key=truth.utility)
+        return truth.best(self._plans)[0]
+
+
+def candidates(setting: Setting) -> list[Plan]:
+    """Every single thing that can be done with a request, whatever its exits say."""
+    leave = [Plan(exits=_up_to(e, setting.spec)) for e in range(setting.spec.final_exit)]
+    pairs = [(split, codec) for split, codecs in setting.codecs.items() for codec in codecs]
+    send = [Plan(split=split, codec=codec) for split, codec in pairs]
+    there = [Plan(split=s, codec=c, edge_exits=up_to) for s, c in pairs for up_to in _behind(s, c, setting)]
+    return [*leave, Plan(), *send, *there]
+
+
+def _behind(split: int, codec: str, setting: Setting) -> Iterator[tuple[ExitCheck, ...]]:
+    """The early exits on the edge that can answer what was sent like this, without one on the device before."""
+    spec, pair = setting.spec, setting.calibration.pair(split, codec)
+    for exit_ in spec.exits_after(split):
+        up_to = _up_to(exit_, spec)
+        recorded = all(pair.lossless or check.exit in pair.exits for check in up_to)
+        if exit_ != spec.final_exit and recorded and spec.exit_stages[up_to[0].exit] > split:
+            yield up_to
 
 
 def _up_to(exit_: int, spec: ModelSpec) -> tuple[ExitCheck, ...]:

@@ -30,12 +30,17 @@ COMPARISON: tuple[Column, ...] = (
     ("per s", 7, lambda s: f"{s['throughput_per_s']:.1f}"),
     ("bytes", 5, lambda s: f"{s['uplink_bytes_mean']:.0f}"),
     ("utility", 6, lambda s: f"{s['utility']:.3f}"),
+    ("regret", 1, lambda s: f"{s['regret']:.4f}"),
+    ("switches", 3, lambda s: f"{s['switch_rate']:.0%}"),
     ("busiest", 4, lambda s: busiest(s["bottleneck"], s["utilisation"][s["bottleneck"]])),
     ("verdict", 8, lambda s: s["verdict"]),
     ("Δ mean ms", 0, lambda s: s["change"]),
 )
 
-SINGLE: tuple[Column, ...] = tuple(column for column in COMPARISON if column[0] != "Δ mean ms")
+JUDGED = ("regret", "switches")
+"""Columns of runs whose decisions were judged (splitexit.sim.regret)."""
+
+SINGLE: tuple[Column, ...] = tuple(column for column in COMPARISON if column[0] not in (*JUDGED, "Δ mean ms"))
 
 GROUPS: tuple[Column, ...] = tuple(column for column in SINGLE if column[0] not in ("busiest", "verdict"))
 
@@ -49,7 +54,9 @@ LIVE: tuple[Column, ...] = (
 )
 
 REPLAY: tuple[Column, ...] = tuple(
-    column for column in COMPARISON if column[0] not in ("shed", "per s", "bytes", "utility", "busiest", "verdict")
+    column
+    for column in COMPARISON
+    if column[0] not in (*JUDGED, "shed", "per s", "bytes", "utility", "busiest", "verdict")
 )
 
 DEMONSTRATION: tuple[Column, ...] = (
@@ -92,8 +99,10 @@ def joules(summary: Line) -> str:
 
 def comparison_table(comparison: Comparison, width: int) -> Table:
     """One line per policy: accuracy, response times, what was sent, and the paired difference to the first."""
+    judged = all("regret" in summary for summary in comparison.summaries.values())
+    columns = [column for column in COMPARISON if judged or column[0] not in JUDGED]
     if len(comparison.policies) == 1:
-        return fitting_table("policy", SINGLE, comparison.summaries, width)
+        return fitting_table("policy", columns[:-1], comparison.summaries, width)
     baseline = comparison.policies[0]
     differences = comparison.differences(baseline)
     lines = {
@@ -102,7 +111,7 @@ def comparison_table(comparison: Comparison, width: int) -> Table:
         else {**summary, "change": "baseline"}
         for policy, summary in comparison.summaries.items()
     }
-    return fitting_table("policy", COMPARISON, lines, width)
+    return fitting_table("policy", columns, lines, width)
 
 
 def bare_table(policy: str, summary: Line, width: int) -> Table:
@@ -126,6 +135,8 @@ INTERVALS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("offload_rate", "sent", lambda v: f"{v:.2%}"),
     ("device_energy_mj_mean", "J/request", lambda v: f"{v / 1e3:.4g}"),
     ("throughput_per_s", "per s", lambda v: f"{v:.2f}"),
+    ("regret", "regret", lambda v: f"{v:.4f}"),
+    ("switch_rate", "switches", lambda v: f"{v:.2%}"),
 )
 """Name in the summary, what to call it, how to write a value."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 from splitexit.calibration import ServiceTimes
 from splitexit.experiment import Workload
-from splitexit.inference import Decider, complete, infer
+from splitexit.inference import Answer, Decider, complete, infer
 from splitexit.recording import Part
 from splitexit.results import Completion
 from splitexit.sense import Sense
@@ -16,7 +16,10 @@ from splitexit.sim.calendar import Calendar, Event
 from splitexit.sim.task import Task
 from splitexit.sim.transport import Transport
 from splitexit.sim.truth import LookAhead
-from splitexit.steps import NoReply, Observe, Reply, Reveal, Send
+from splitexit.steps import NoReply, Observe, Reply, Reveal, Send, Step
+
+Life = Callable[[Decider, float], Generator[Step, Any, Answer]]
+"""What drives a request, as `splitexit.inference.infer` does."""
 
 
 class Device:
@@ -30,6 +33,7 @@ class Device:
         decider: its policy.
         pipeline: whether the CPU takes up other work while a payload is on its way.
         sink: called with every row, in the order of completion.
+        life: drives its requests.
 
     sense      what the policy may look at; None where it looks at nothing but readings
     transport  the way to the edge; set before the first request
@@ -42,6 +46,7 @@ class Device:
         "_decider",
         "_env",
         "_free_s",
+        "_life",
         "_loop_s",
         "_next",
         "_on_computed",
@@ -69,9 +74,11 @@ class Device:
         decider: Decider,
         pipeline: bool,
         sink: Callable[[Completion], None],
+        life: Life = infer,
     ) -> None:
         self._calendar, self._env, self._part, self._times = calendar, calendar.env, part, times
         self._workload, self._decider, self._pipeline, self._sink = workload, decider, pipeline, sink
+        self._life = life
         self.sense = Sense(decider.setting.link, decider.policy.reads) if decider.watches else None
         self._next = 0
         self._free_s = 0.0
@@ -108,7 +115,7 @@ class Device:
         self._loop_s = None
         request = workload.request(number, arrival_s)
         start_s = arrival_s if arrival_s > self._free_s else self._free_s
-        steps = infer(self._decider, request.deadline_at_s)
+        steps = self._life(self._decider, request.deadline_at_s)
         task = Task(request, self._part, workload.positions[number], steps, self._times.at(number), start_s)
         task.step = next(steps)
         self._compute(task)

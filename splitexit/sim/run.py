@@ -7,13 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from splitexit.experiment import Experiment
+from splitexit.inference import infer
 from splitexit.results import Completion
 from splitexit.sim.calendar import Calendar
-from splitexit.sim.device import Device
+from splitexit.sim.device import Device, Life
 from splitexit.sim.world import World
 
 
-def simulate(experiment: Experiment, policy: str, seed: int, requests: int | None = None) -> list[Completion]:
+def simulate(
+    experiment: Experiment,
+    policy: str,
+    seed: int,
+    requests: int | None = None,
+    lives: Callable[[int], Life] = lambda device: infer,
+) -> list[Completion]:
     """Runs the scenario and returns one row per request, in the order of completion.
 
     Args:
@@ -21,6 +28,7 @@ def simulate(experiment: Experiment, policy: str, seed: int, requests: int | Non
         policy: a label of the scenario's policies.
         seed: decides arrivals, samples, service times and losses; the same for every policy.
         requests: per device, instead of the scenario's number.
+        lives: by device, how its requests are driven: `infer`, or what looks on while that does it.
 
     Raises:
         InputError: the policy does not fit the scenario.
@@ -30,7 +38,7 @@ def simulate(experiment: Experiment, policy: str, seed: int, requests: int | Non
     world = World(experiment, seed, calendar)
     with _no_collection():
         for number in range(experiment.total_devices):
-            device = _device(experiment, policy, seed, number, requests, calendar, rows.append)
+            device = _device(experiment, policy, seed, number, requests, calendar, rows.append, lives(number))
             world.connect(device, number)
             device.take_next()
         calendar.run()
@@ -45,6 +53,7 @@ def _device(
     requests: int | None,
     calendar: Calendar,
     sink: Callable[[Completion], None],
+    life: Life,
 ) -> Device:
     return Device(
         calendar,
@@ -54,6 +63,7 @@ def _device(
         experiment.decider(policy, seed, number),
         experiment.group(number).config.pipeline,
         sink,
+        life,
     )
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from splitexit.bundle import ModelSpec
+from splitexit.calibration import Pair
 from splitexit.decision import Observation, Plan, Reading, Setting
 from splitexit.inference import Answer, Decider, infer
 from splitexit.policies import Policy
@@ -32,6 +34,27 @@ class _Given(Policy):
         return self._plan
 
 
+class _Chance(NamedTuple):
+    """What the plan of that number in a list can achieve at most, with the last exit that it reads.
+
+    right  whether one of the answers that it can come to is
+    """
+
+    at_most: float
+    last: int
+    number: int
+    right: bool
+
+
+def _most_first(chance: _Chance) -> tuple[float, int, int]:
+    return (-chance.at_most, chance.last, chance.number)
+
+
+def _last_exit(plan: Plan, spec: ModelSpec) -> int:
+    checks = plan.exits if plan.split is None else plan.edge_exits
+    return checks[-1].exit if checks else spec.final_exit
+
+
 class LookAhead:
     """The truth about one request at the moment of its decision (implements splitexit.decision.Truth)."""
 
@@ -40,6 +63,10 @@ class LookAhead:
 
     def utility(self, plan: Plan) -> float:
         """Utility of carrying out `plan` in the present state, if no other request came in between."""
+        return self._tried(plan)[0]
+
+    def _tried(self, plan: Plan) -> tuple[float, float]:
+        """Its utility, and when it would be done."""
         task, request = self._task, self._task.request
         begun_s = task.clock_s
         try:
@@ -49,7 +76,10 @@ class LookAhead:
             task.clock_s = begun_s
         assert answer.reading is not None
         correct = answer.reading.prediction == request.label
-        return self._setting.utility.of(correct, done_s - request.arrival_s, done_s <= request.deadline_at_s)
+        return self._worth(correct, done_s, done_s <= request.deadline_at_s), done_s
+
+    def _worth(self, correct: bool, done_s: float, in_time: bool = True) -> float:
+        return self._setting.utility.of(correct, done_s - self._task.request.arrival_s, in_time)
 
     def says(self, exit_: int) -> Reading:
         """What this exit says of the request's sample on the device."""
@@ -58,34 +88,41 @@ class LookAhead:
     def best(self, plans: Sequence[Plan]) -> tuple[Plan, float]:
         """Of plans such as `splitexit.policies.oracle.candidates` makes, the first with the highest utility, and that.
 
-        What cannot be better than another, because of its part on the device alone, is not tried out.
+        What cannot be better than another is not tried out: because of its part on the device, or because of what was
+        sent alike comes back no sooner from a later exit.
         """
-        at_most = [self._at_most(plan) for plan in plans]
+        chances = sorted((self._chance(number, plan) for number, plan in enumerate(plans)), key=_most_first)
+        back: dict[Pair, tuple[int, float]] = {}  # of what was sent so: the exit that answered, and when
         best, place = -math.inf, 0
-        for number in sorted(range(len(plans)), key=at_most.__getitem__, reverse=True):
-            if at_most[number] < best - ROUNDING:
+        for at_most, last, number, right in chances:
+            if at_most < best - ROUNDING:
                 break
-            worth = self.utility(plans[number])
+            plan = plans[number]
+            sent = None if plan.split is None or plan.codec is None else (plan.split, plan.codec)
+            sooner, back_s = back.get(sent, (last, -math.inf)) if sent else (last, -math.inf)
+            if sooner < last and self._worth(right, back_s) < best - ROUNDING:
+                continue
+            worth, done_s = self._tried(plan)
+            if sent and sooner >= last:
+                back[sent] = last, done_s
             if worth > best or (worth == best and number < place):
                 best, place = worth, number
         return plans[place], best
 
-    def _at_most(self, plan: Plan) -> float:
-        """A utility that the plan cannot exceed: everything behind the device takes no time, and it is in time."""
-        task, spec = self._task, self._setting.spec
-        part, position, times, request = task.part, task.position, task.times, task.request
+    def _chance(self, number: int, plan: Plan) -> _Chance:
+        """Everything behind the device taken to need no time, and the answer to come before the deadline."""
+        task, spec, last = self._task, self._setting.spec, _last_exit(plan, self._setting.spec)
+        part, position, times, label = task.part, task.position, task.times, task.request.label
         if plan.split is None or plan.codec is None:
-            last = plan.exits[-1].exit if plan.exits else spec.final_exit
             answers = [part.readings(last)[position]]
             device_s = times.run_s(0, spec.exit_stages[last])
         else:
-            last = plan.edge_exits[-1].exit if plan.edge_exits else spec.final_exit
             alone = part.readings(spec.next_exit(plan.split))[position]
             answers = [part.edge_readings(plan.split, plan.codec, last)[position], alone]
             device_s = times.encode_s((plan.split, plan.codec))
             device_s += times.run_s(0, plan.split) if plan.split else 0.0
-        right = any(reading.prediction == request.label for reading in answers)
-        return self._setting.utility.of(right, task.clock_s + device_s - request.arrival_s, True)
+        right = any(reading.prediction == label for reading in answers)
+        return _Chance(self._worth(right, task.clock_s + device_s), last, number, right)
 
     def _try(self, plan: Plan) -> Answer:
         steps = infer(Decider(_Given(plan), self._setting), self._task.request.deadline_at_s)
