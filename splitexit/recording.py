@@ -253,6 +253,15 @@ class Recording:
             )
 
 
+def read_made(path: Path) -> Mapping[str, Any]:
+    """What a recording was made from, without reading it whole; raises ArtifactError."""
+    try:
+        made: Mapping[str, Any] = json.loads(pq.read_schema(path).metadata[b"splitexit"])["made"]
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path}: not a readable recording; run `splitexit record` again") from error
+    return made
+
+
 def _all_readings(part: Part) -> Iterator[ExitReadings]:
     yield from part.exits
     for pair in part.pairs.values():

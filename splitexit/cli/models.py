@@ -284,6 +284,10 @@ def record(
     ] = None,
     edge_exits: Annotated[str, typer.Option(help="Edge exits behind a lossy codec: final or all.")] = "final",
     logits: Annotated[bool, typer.Option(help="Store logits too: rules max_logit and exclusion.")] = False,
+    distort: Annotated[
+        list[str] | None,
+        typer.Option(help="noise=SIGMA or blur=SIGMA; repeatable: every sample once more under it, as a context."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples of each part.")] = None,
     samples: Annotated[int, typer.Option(min=0, help="Test images to put into the bundle for live runs.")] = 300,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores].")] = None,
@@ -304,7 +308,7 @@ def record(
     with _interruptible(console, opened.path), bar(console, "samples") as progress:
         recording.record(
             opened,
-            parts,
+            recording.distorted(opened, parts, distort or ()),
             pairs or recording.default_pairs(opened),
             all_edge_exits=edge_exits == "all",
             keep_logits=logits,

@@ -11,7 +11,8 @@ from splitexit.bundle import Bundle
 from splitexit.errors import ArtifactError, DataError
 from splitexit.live.model import Array
 from splitexit.models.data import ImageSet, read
-from splitexit.recording import Recording
+from splitexit.models.distort import Distortions
+from splitexit.recording import Recording, read_made
 
 
 class Images(Mapping[int, Array]):
@@ -42,6 +43,8 @@ class Images(Mapping[int, Array]):
 def open_images(bundle: Bundle, data: str | None = None) -> Images:
     """The test images `data` in the order they were recorded, by default the bundle's own samples.
 
+    Where the recording holds copies under distortions, the device is shown those too, made as they were recorded.
+
     Raises ArtifactError where the bundle has none, DataError where they cannot be used.
     """
     if data is None and not bundle.samples.exists():
@@ -51,7 +54,12 @@ def open_images(bundle: Bundle, data: str | None = None) -> Images:
     images = read(source, "test", channels=bundle.spec.input_shape[0], resize=resize)
     if images.shape != bundle.spec.input_shape:
         raise DataError(f"{source}: images of {images.shape}, the model takes {bundle.spec.input_shape}")
-    return Images(images, list(range(len(images))) if data is not None else _samples(bundle.samples))
+    numbers = list(range(len(images))) if data is not None else _samples(bundle.samples)
+    under = Distortions.of_made(read_made(bundle.recording)) if bundle.recording.exists() else None
+    if under is None:
+        return Images(images, numbers)
+    repeated, every = under.repeat(images, numbers)
+    return Images(repeated, every.tolist())
 
 
 def _samples(path: Path) -> list[int]:

@@ -19,8 +19,9 @@ from splitexit import codecs as codec_zoo
 from splitexit.bundle import Bundle
 from splitexit.calibration import Pair
 from splitexit.errors import UsageError
-from splitexit.models import chunks, codecs, data
+from splitexit.models import chunks, codecs, data, multi_exit
 from splitexit.models.chunks import Progress, Task
+from splitexit.models.distort import Distortions, parse
 from splitexit.recording import ExitReadings, PairReadings, Part, Recording
 
 Array = np.ndarray[Any, Any]
@@ -48,16 +49,30 @@ def parse_pair(text: str, bundle: Bundle) -> list[Pair]:
 
 @dataclass(frozen=True)
 class Samples:
-    """One part's images, with the number each has in its data set and where they are from."""
+    """One part's images, with the number each has in its data set and where they are from.
+
+    distortions  what they are repeated under, if they are
+    """
 
     part: str
     images: data.ImageSet
     numbers: Array
+    distortions: Distortions | None = None
 
     def head(self, count: int) -> Samples:
         """The first `count` of them."""
         chosen = np.arange(min(count, len(self.images)))
         return Samples(self.part, self.images.take(chosen), self.numbers[chosen])
+
+    def repeated(self, under: Distortions) -> Samples:
+        """These, then the same under every distortion, with numbers of their own."""
+        return Samples(self.part, *under.repeat(self.images, self.numbers), under)
+
+    @property
+    def context(self) -> Array | None:
+        """The distortion of each; None where they are not repeated."""
+        under = self.distortions
+        return None if under is None else under.names(len(self.numbers) // (1 + len(under.contexts)))
 
     def describe(self) -> dict[str, Any]:
         """For the recording's metadata."""
@@ -77,6 +92,17 @@ def read_parts(bundle: Bundle, train: str, test: str, limit: int | None = None) 
         raise UsageError(f"{test}: images of {images.shape}, the network takes {bundle.spec.input_shape}")
     parts = [Samples("calibration", validation, numbers), Samples("test", images, np.arange(len(images)))]
     return parts if limit is None else [part.head(limit) for part in parts]
+
+
+def distorted(bundle: Bundle, parts: Sequence[Samples], contexts: Sequence[str]) -> list[Samples]:
+    """Every part, then the same under every distortion (`noise=1.5`, `blur=0.75`); raises UsageError for others."""
+    names = tuple(dict.fromkeys(map(parse, contexts)))
+    if not names:
+        return list(parts)
+    scale = next(m for m in multi_exit.load(bundle).modules() if isinstance(m, multi_exit.Normalise)).std
+    std = tuple(scale.flatten().tolist())
+    stride = 1 + max(int(samples.numbers.max()) for samples in parts)
+    return [samples.repeated(Distortions(names, std, stride)) for samples in parts]
 
 
 def record(
@@ -103,6 +129,8 @@ def record(
         "data": {samples.part: samples.describe() for samples in parts},
         "logits": keep_logits,
     }
+    if parts[0].distortions is not None:
+        made["distort"] = parts[0].distortions.to_json()
     kept = {} if fresh else _kept(bundle, made)
     task = Task(bundle.path, (), all_edge_exits)
     task = replace(task, pairs=tuple(sorted(set(pairs) - _complete(task, bundle, kept))))
@@ -175,7 +203,7 @@ def _part(task: Task, bundle: Bundle, samples: Samples, arrays: Mapping[str, Arr
         behind = readings(f"pair{number}.", task.edge_exits(spec, split))
         pairs[split, codec] = PairReadings(arrays[f"bytes{number}"], behind, lossless=not behind)
     device = tuple(readings("", range(len(spec.exits))).values())
-    return Part(samples.part, samples.numbers, samples.images.labels, device, pairs)
+    return Part(samples.part, samples.numbers, samples.images.labels, device, pairs, samples.context)
 
 
 def write_samples(bundle: Bundle, test: Samples, count: int) -> None:
