@@ -58,6 +58,13 @@ class Distribution:
         q = self.quantiles
         return (sum(q) - (q[0] + q[-1]) / 2) / (len(q) - 1)
 
+    @cached_property
+    def variance(self) -> float:
+        """Variance of the piecewise linear quantile function, in s²."""
+        q = self.quantiles
+        square = sum(a * a + a * b + b * b for a, b in pairwise(q)) / (3 * (len(q) - 1))
+        return max(0.0, square - self.mean**2)
+
     @property
     def median(self) -> float:
         """Quantile at one half."""

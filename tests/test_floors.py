@@ -71,6 +71,7 @@ FLOORS = {
         "stats",
         "backlog",
     },
+        "queueing",
 }
 FLOOR_OF = {unit: floor for floor, units in FLOORS.items() for unit in units}
 

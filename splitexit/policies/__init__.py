@@ -66,6 +66,7 @@ POLICIES: Registry[Policy] = Registry(
         "splitee": "splitexit.policies.splitee:SplitEE",
         "splitee_s": "splitexit.policies.splitee_s:SplitEES",
         "splitee_s_oracle": "splitexit.policies.splitee_s:SplitEESOracle",
+        "queue_aware": "splitexit.policies.queue_aware:QueueAware",
         "i_splitee": "splitexit.policies.i_splitee:ISplitEE",
         "ans": "splitexit.policies.ans:Ans",
         "hi_lcb": "splitexit.policies.hi_lcb:HiLcb",

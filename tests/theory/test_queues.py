@@ -5,7 +5,6 @@ The mean of one run is an average of dependent values, so the interval comes fro
 
 from __future__ import annotations
 
-from math import factorial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import poisson
 
+from splitexit import queueing
 from splitexit.calibration import Distribution
 from splitexit.results import column
 from tests import synthetic
@@ -24,8 +24,8 @@ LAWS = {"deterministic": Distribution.constant(SERVICE_S), "exponential": expone
 
 
 def khinchine(load: float, law: Distribution) -> float:
-    """Mean wait of M/G/1 (Pollaczek 1930, Khinchine 1932)."""
-    return load * law.mean * (1 + variation(law)) / (2 * (1 - load))
+    """Mean wait of M/G/1."""
+    return queueing.m_g_1_wait_s(load / law.mean, law.mean, law.mean**2 * (1 + variation(law)))
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -50,20 +50,12 @@ def test_wait_at_the_edge_is_that_of_m_g_1(tmp_path: Path, law: str, load: float
     assert_within(means(experiment, waits), khinchine(load, LAWS[law]), widest=0.4)
 
 
-def erlang_c_wait(load: float, workers: int, service_s: float = SERVICE_S) -> float:
-    """Mean wait of M/M/c (Erlang 1917)."""
-    a = load * workers
-    tail = a**workers / (factorial(workers) * (1 - load))
-    busy = tail / (sum(a**k / factorial(k) for k in range(workers)) + tail)
-    return busy * service_s / (workers * (1 - load))
-
-
 @pytest.mark.parametrize(("workers", "load"), [(2, 0.3), (5, 0.6), (3, 0.8)])
 def test_wait_at_the_edge_is_that_of_m_m_c(tmp_path: Path, workers: int, load: float) -> None:
     law = exponential()
     experiment = edge(tmp_path, [law], load * workers / SERVICE_S, REQUESTS, edge__workers=workers)
     # The law is cut off at 1 - 1e-5: by the rule of Lee and Longton (1959), the wait goes with (1 + variation) / 2.
-    expected = erlang_c_wait(load, workers) * (1 + variation(law)) / 2
+    expected = queueing.m_m_c_wait_s(load * workers, SERVICE_S, workers) * (1 + variation(law)) / 2
     assert_within(means(experiment, waits), expected, widest=0.4)
 
 
