@@ -70,8 +70,8 @@ FLOORS = {
         "streams",
         "stats",
         "backlog",
-    },
         "queueing",
+    },
 }
 FLOOR_OF = {unit: floor for floor, units in FLOORS.items() for unit in units}
 
