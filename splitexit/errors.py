@@ -10,6 +10,7 @@
     │   └── UsageError           an option or argument of a command
     ├── PolicyError              a policy broke its contract (an undeclared read, an impossible plan)
     ├── PayloadError             bytes that are not a payload of this codec and shape
+    │   └── UnknownReferenceError   a payload that refers to an earlier tensor, which is not here
     ├── ProcessError             a process of a live run did not start, or ended before its time
     └── EdgeError                talking to the edge
         ├── EdgeUnavailableError nobody answers there
@@ -95,6 +96,10 @@ class PolicyError(SplitexitError):
 
 class PayloadError(SplitexitError):
     """Bytes that are not a payload of this codec and shape."""
+
+
+class UnknownReferenceError(PayloadError):
+    """A payload says how a tensor differs from another one, which is not here."""
 
 
 class ProcessError(SplitexitError):

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from splitexit.bundle import ModelSpec
 from splitexit.confidence import confidences, cut
 from splitexit.decision import Reading
-from splitexit.errors import ArtifactError
+from splitexit.errors import ArtifactError, UsageError
 
 Array = np.ndarray[Any, Any]
 PARTS = ("calibration", "test")
@@ -79,11 +79,15 @@ class ExitReadings:
 
 @dataclass
 class PairReadings:
-    """One (split, codec): payload bytes uint32 (n,), and the edge's readings by exit (empty where lossless)."""
+    """One (split, codec): payload bytes uint32 (n,), and the edge's readings by exit (empty where lossless).
+
+    refers  whether payloads may refer to earlier ones: the bytes are those of payloads that do not
+    """
 
     payload_bytes: Array
     exits: dict[int, ExitReadings] = field(default_factory=dict)
     lossless: bool = False
+    refers: bool = False
 
 
 @dataclass
@@ -123,10 +127,19 @@ class Part:
             ) from None
 
     def payload_sizes(self, split: int, codec: str) -> list[int]:
-        """Payload bytes of this (split, codec), by position; raises ArtifactError if not recorded."""
+        """Payload bytes of this (split, codec), by position; raises ArtifactError if not recorded.
+
+        Raises UsageError where they depend on what was sent before.
+        """
         key = (split, codec)
         if key not in self._sizes:
-            self._sizes[key] = self.pair(split, codec).payload_bytes.tolist()
+            pair = self.pair(split, codec)
+            if pair.refers:
+                raise UsageError(
+                    f"codec {codec!r} sends differences to what was sent before, whose bytes no recording holds: it "
+                    "cannot be simulated; run it live (`splitexit live`), or take another codec"
+                )
+            self._sizes[key] = pair.payload_bytes.tolist()
         return self._sizes[key]
 
     def readings(self, exit_: int) -> list[Reading]:
@@ -192,6 +205,7 @@ class Recording:
             "exits": len(first.exits),
             "pairs": [
                 {"split": s, "codec": c, "lossless": p.lossless, "exits": sorted(p.exits)}
+                | ({"refers": True} if p.refers else {})
                 for (s, c), p in sorted(first.pairs.items())
             ],
             "made": dict(self.made),
@@ -307,6 +321,7 @@ def _part(name: str, table: pa.Table, about: Mapping[str, Any]) -> Part:
                 chosen[f"split{p['split']}.{p['codec']}.bytes"].to_numpy(),
                 {int(e): _readings(chosen, f"split{p['split']}.{p['codec']}.exit{e}") for e in p["exits"]},
                 bool(p["lossless"]),
+                bool(p.get("refers")),
             )
             for p in about["pairs"]
         },

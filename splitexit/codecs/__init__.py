@@ -67,12 +67,15 @@ class Codec(ABC):
 
     def encode(self, features: Array) -> bytes:
         """The payload of one tensor, finite float32 C x H x W; raises PayloadError for any other."""
+        self._require(features)
+        return b"".join((self._header.bytes, self._pack(features)))
+
+    def _require(self, features: Array) -> None:
         if features.shape != self.shape or features.dtype != "float32":
             got = f"{features.dtype} {features.shape}"
             raise PayloadError(f"codec {self.codec_id} is for float32 {self.shape}, not for {got}")
         if not np.isfinite(features).all():
             raise PayloadError(f"codec {self.codec_id}: the tensor holds values that are not finite")
-        return b"".join((self._header.bytes, self._pack(features)))
 
     def decode(self, payload: bytes) -> Array:
         """The tensor of one payload: finite float32 C x H x W, the caller's own.
@@ -81,12 +84,16 @@ class Codec(ABC):
             PayloadError: for anything that `encode` of the same codec and shape does not write, before
                 memory for more than `max_bytes` is taken.
         """
+        return self._checked(payload, self._unpack).reshape(self.shape)
+
+    def _checked(self, payload: bytes, unpack: Callable[[memoryview], Array]) -> Array:
+        """What follows the header, unpacked; raises PayloadError, with what was expected."""
         try:
             if len(payload) > self.max_bytes:
                 raise PayloadError(f"{len(payload)} bytes, at most {self.max_bytes} expected")
-            return self._unpack(self._header.strip(payload)).reshape(self.shape)
+            return unpack(self._header.strip(payload))
         except PayloadError as error:
-            raise PayloadError(f"not a payload of {self.codec_id} {self.shape}: {error}") from error
+            raise type(error)(f"not a payload of {self.codec_id} {self.shape}: {error}") from error
 
     @cached_property
     def _header(self) -> Header:
@@ -103,6 +110,60 @@ class Codec(ABC):
     @abstractmethod
     def _unpack(self, body: memoryview) -> Array:
         """The inverse; raises PayloadError. Any array of `size` writable float32 values."""
+
+
+Known = Callable[[bytes], "Array | None"]
+"""The levels that a side has under a name; None where it has none."""
+
+
+class ReferringCodec(Codec):
+    """A codec whose payload may name an earlier tensor and say only how this one differs.
+
+    What both sides remember of a tensor are its levels: whole numbers, of which `restore` makes the same tensor on
+    either side. `encode` and `decode` are for whole payloads, as of any codec; whoever remembers levels asks the rest:
+
+        device   levels(x), then write(levels, reference)   the reference: levels that the edge is known to have
+        edge     read(payload, known), then restore(levels)
+    """
+
+    def levels(self, features: Array) -> Array:
+        """What is remembered of a tensor: uint8, of one shape for all; raises PayloadError as `encode`."""
+        self._require(features)
+        return self._levels(features)
+
+    @abstractmethod
+    def restore(self, levels: Array) -> Array:
+        """The tensor, float32 C x H x W."""
+
+    @abstractmethod
+    def digest(self, levels: Array) -> bytes:
+        """What payloads call a tensor with these levels."""
+
+    def write(self, levels: Array, reference: Array | None) -> bytes:
+        """The payload, whole where there is no reference or it would be no longer."""
+        return self._header.bytes + self._write(levels, reference)
+
+    def read(self, payload: bytes, known: Known) -> Array:
+        """The levels of a payload; raises PayloadError, and of that UnknownReferenceError where `known` has none."""
+        return self._checked(payload, lambda body: self._read(body, known))
+
+    def _pack(self, features: Array) -> bytes:
+        return self._write(self._levels(features), None)
+
+    def _unpack(self, body: memoryview) -> Array:
+        return self.restore(self._read(body, lambda name: None))
+
+    @abstractmethod
+    def _levels(self, features: Array) -> Array:
+        """`levels` of a tensor that fits."""
+
+    @abstractmethod
+    def _write(self, levels: Array, reference: Array | None) -> bytes:
+        """What follows the header."""
+
+    @abstractmethod
+    def _read(self, body: memoryview, known: Known) -> Array:
+        """The inverse; raises as `read`."""
 
 
 class FittedCodec(Codec):
@@ -138,6 +199,7 @@ CODECS: Registry[Codec] = Registry(
         "jpeg": "splitexit.codecs.jpeg:Jpeg",
         "webp": "splitexit.codecs.webp:Webp",
         "range": "splitexit.codecs.range:Range",
+        "delta": "splitexit.codecs.delta:Delta",
         "channels": "splitexit.codecs.channels:Channels",
         "bottleneck": "splitexit.codecs.bottleneck:Bottleneck",
         "aecnn": "splitexit.codecs.aecnn:Aecnn",

@@ -45,22 +45,27 @@ def models(tables: Array) -> list[Any]:
     return [categorical((row - 1).astype(np.float32), lazy=False, perfect=False) for row in frequencies]
 
 
-def encode(rows: Array, models: Sequence[Any]) -> bytes:
-    """The bytes of integer symbols (rows, n), every row by its own model."""
+def encode(rows: Array | Sequence[Array], models: Sequence[Any]) -> bytes:
+    """The bytes of integer symbols (rows, n), or rows of several lengths; every row by its own model."""
     coder = _constriction().stream.stack.AnsCoder(START)
-    for symbols, model in zip(reversed(rows.astype(np.int32)), reversed(models), strict=True):
-        coder.encode_reverse(symbols, model)
+    for symbols, model in zip(reversed(rows), reversed(models), strict=True):
+        coder.encode_reverse(symbols.astype(np.int32), model)
     words: Array = coder.get_compressed()
     return words.astype("<u4").tobytes().rstrip(b"\0")
 
 
 def decode(body: memoryview, count: int, models: Sequence[Any]) -> Array:
     """`count` symbols for each model, int32 (rows, count); raises PayloadError for what `encode` does not write."""
+    return np.stack(decode_rows(body, [count] * len(models), models))
+
+
+def decode_rows(body: memoryview, counts: Sequence[int], models: Sequence[Any]) -> list[Array]:
+    """So many symbols for each model, int32; raises as `decode`."""
     if body and body[-1] == 0:
         raise PayloadError("zero bytes at the end")
     words = np.frombuffer(bytes(body) + bytes(-len(body) % 4), "<u4").astype(np.uint32)
     coder = _constriction().stream.stack.AnsCoder(words)
-    rows = np.stack([coder.decode(model, count) for model in models])
+    rows = [coder.decode(model, count) for model, count in zip(models, counts, strict=True)]
     if not np.array_equal(coder.get_compressed(), START):
         raise PayloadError("the entropy coder does not end where it began")
     return rows

@@ -82,10 +82,18 @@ class Range(FittedCodec):
         return ends.astype("<f4").tobytes() + self._table.astype("<u2").tobytes()
 
     def _pack(self, features: Array) -> bytes:
-        return ans.encode(_levels(features.reshape(self._rows, -1), self._low, self._step, self._top), self._models)
+        return ans.encode(self._quantise(features), self._models)
 
     def _unpack(self, body: memoryview) -> Array:
-        values: Array = ans.decode(body, self.size // self._rows, self._models).astype(np.float32)
+        return self._dequantise(ans.decode(body, self.size // self._rows, self._models))
+
+    def _quantise(self, features: Array) -> Array:
+        """Levels, uint8 (rows, values)."""
+        return _levels(features.reshape(self._rows, -1), self._low, self._step, self._top)
+
+    def _dequantise(self, levels: Array) -> Array:
+        """The inverse: float32 (rows, values)."""
+        values: Array = levels.astype(np.float32)
         values *= self._step
         values += self._low
         return values

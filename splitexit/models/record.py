@@ -18,6 +18,7 @@ from PIL import Image
 from splitexit import codecs as codec_zoo
 from splitexit.bundle import Bundle
 from splitexit.calibration import Pair
+from splitexit.codecs import ReferringCodec
 from splitexit.errors import UsageError
 from splitexit.models import chunks, codecs, data, multi_exit
 from splitexit.models.chunks import Progress, Task
@@ -201,7 +202,8 @@ def _part(task: Task, bundle: Bundle, samples: Samples, arrays: Mapping[str, Arr
 
     for number, (split, codec) in enumerate(task.pairs):
         behind = readings(f"pair{number}.", task.edge_exits(spec, split))
-        pairs[split, codec] = PairReadings(arrays[f"bytes{number}"], behind, lossless=not behind)
+        refers = issubclass(codec_zoo.load(codec), ReferringCodec)
+        pairs[split, codec] = PairReadings(arrays[f"bytes{number}"], behind, lossless=not behind, refers=refers)
     device = tuple(readings("", range(len(spec.exits))).values())
     return Part(samples.part, samples.numbers, samples.images.labels, device, pairs, samples.context)
 

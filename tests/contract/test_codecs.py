@@ -90,7 +90,7 @@ def test_lossless_means_every_tensor(codec_id: str) -> None:
         np.testing.assert_array_equal(codec.decode(codec.encode(tensor)), tensor)
 
 
-QUANTISED = [i for i in CASES if codecs.parse(i)[0] in ("uint8", "affine", "topk", "range", "channels")]
+QUANTISED = [i for i in CASES if codecs.parse(i)[0] in ("uint8", "affine", "topk", "range", "delta", "channels")]
 
 
 def bound(codec: Codec, features: Array) -> tuple[Array, Array]:
@@ -126,7 +126,7 @@ def test_quantised_values_are_off_by_half_a_step_at_most(codec_id: str, seed: in
         assert (off[sent] <= most[sent]).all()
 
 
-@pytest.mark.parametrize("codec_id", ["affine", "affine:per=channel", "topk", "range", "channels:keep=5"])
+@pytest.mark.parametrize("codec_id", ["affine", "affine:per=channel", "topk", "range", "delta", "channels:keep=5"])
 def test_more_bits_are_more_bytes_and_less_error(codec_id: str) -> None:
     """Of a map as a ReLU leaves it; strictly."""
     shape = (8, 16, 16)
@@ -150,7 +150,7 @@ def fitted_to(features: Array, codec_id: str) -> Codec:
     return codecs.create(codec_id, shape=features.shape[1:], tensors=group)
 
 
-@pytest.mark.parametrize("codec_id", ["range:bits=3,per=channel", "channels:keep=3"])
+@pytest.mark.parametrize("codec_id", ["range:bits=3,per=channel", "delta:bits=3", "channels:keep=3"])
 def test_what_is_fitted_is_fitted_the_same_again(codec_id: str) -> None:
     """Equal features, equal tensors, whatever order they lie in; and a codec of them takes the features."""
     features = np.maximum(np.random.default_rng(1).normal(0, 1, (9, 4, 5, 6)), 0).astype(np.float32)

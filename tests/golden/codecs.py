@@ -43,6 +43,8 @@ CASES: dict[str, tuple[int, int, int]] = {
     "range:bits=4": FEATURES,
     "range:bits=2,per=channel": FEATURES,
     "channels:bits=6,keep=3": FEATURES,
+    "delta": FEATURES,
+    "delta:bits=2,per=channel": FEATURES,
     "webp": IMAGE,
     "webp:headers=false,quality=50": IMAGE,
     "webp:headers=false": GREY,
@@ -86,12 +88,15 @@ def tensors(channels: int, wide: int) -> dict[str, Array]:
     }
 
 
+FITTED_BITS = {"range": 8, "delta": 4}
+
+
 def fitted(name: str, params: dict[str, Any], wide: int) -> dict[str, Array]:
     """Tensors of a codec that is fitted to features, in whole numbers and eighths."""
     if name == "channels":
         kept = np.arange(params["keep"], dtype=np.uint16) * 2 + 1
         return {"kept": kept, "mean": np.arange(wide, dtype=np.float32) / np.float32(8)}
-    rows, symbols = (wide if params.get("per") == "channel" else 1), 2 ** params.get("bits", 8)
+    rows, symbols = (wide if params.get("per") == "channel" else 1), 2 ** params.get("bits", FITTED_BITS[name])
     table = np.full((rows, symbols), 2**15 // symbols, np.uint16)
     table[:, 0] += 2**15
     steps = (np.arange(rows) + 2).astype(np.float32) / np.float32(8)
