@@ -23,3 +23,10 @@ def live_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from tests.live_bundle import make_bundle  # imports torch
 
     return make_bundle(tmp_path_factory.mktemp("live") / "bundle")
+
+
+@pytest.fixture
+def corun_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrates the host without starting processes to share its cores with: test_live_host.py does it with them."""
+    known = {0: 1.0, 1: 1.0, 2: 1.5}
+    monkeypatch.setattr("splitexit.models.corun.measure_corun", lambda bundle, rounds: known)

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
+
+from splitexit import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -27,6 +30,13 @@ def run(*arguments: object, timeout_s: float = 120) -> subprocess.CompletedProce
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, timeout=timeout_s
     )
+
+
+def here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same command without a process of its own, for one that ends before it starts anything."""
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = cli.run([str(argument) for argument in arguments])
+    return subprocess.CompletedProcess(list(arguments), code, out.getvalue(), err.getvalue())
 
 
 class Process:

@@ -131,7 +131,14 @@ def test_what_was_measured_is_shown_if_a_process_fails(
     assert summary([]) == {"cases": 0}
 
 
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the calls that are subtracted: fifty after each of the real ones take six seconds."""
+    monkeypatch.setattr("benchmarks.endpoints.PAUSES_S", (0.0, 0.01))
+
+
 @needs_tun
+@pytest.mark.usefixtures("short_pauses")
 def test_a_large_call_needs_no_round_trip_for_http2(monkeypatch: pytest.MonkeyPatch) -> None:
     """256 KiB as a warm gRPC call over 20 ms: a window of 64 KiB would cost 40 ms more. Real TCP, loosely bounded."""
     before = own_spaces()
@@ -143,6 +150,7 @@ def test_a_large_call_needs_no_round_trip_for_http2(monkeypatch: pytest.MonkeyPa
 
 
 @needs_tun
+@pytest.mark.usefixtures("short_pauses")
 def test_the_documents(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Of both modes, each one line of JSON."""
     monkeypatch.setattr(upload, "QUICK", ((KB,), (100.0,), (5.0,)))

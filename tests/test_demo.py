@@ -41,6 +41,7 @@ def test_no_device_can_follow_the_oracle(scenario: Path) -> None:
     assert live_policies(load(scenario)) == ["local", "image"]
 
 
+@pytest.mark.usefixtures("corun_is_known")
 def test_it_measures_and_simulates_every_policy(
     scenario: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

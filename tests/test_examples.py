@@ -7,6 +7,7 @@ The expected figures lie in scenarios/expected; after a change that is meant to 
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ FILES = sorted(SCENARIOS.glob("*.yaml"))
 SEEDS, REQUESTS = (0, 1), 200
 
 
+@cache
 def figures(path: Path) -> dict[str, Any]:
     """Per policy, what a short comparison says."""
     comparison = compare(Experiment.open(load(path, [f"requests={REQUESTS}"])), _policies(path), SEEDS)

@@ -27,7 +27,7 @@ from splitexit.live.wire import Query, Refused, Result, Status
 from splitexit.live.work import EdgeJob
 from splitexit.scenario.sections import Batching
 from tests.live_bundle import open_model
-from tests.live_process import run, started, wait_for
+from tests.live_process import here, started, wait_for
 from tests.test_live_edge import ALWAYS, NEVER, query
 
 LONG_MS, SOON_S = 20_000.0, 15.0
@@ -369,6 +369,6 @@ def test_served_batches_are_finished_when_asked_to_end(
 
 
 def test_a_queue_of_the_command_that_is_too_short(live_bundle: Bundle) -> None:
-    done = run("serve", live_bundle.path, "--batch-size", 8, "--queue", 2)
+    done = here("serve", live_bundle.path, "--batch-size", 8, "--queue", 2)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "queue of 2 is too short" in done.stderr

@@ -14,7 +14,7 @@ import pytest
 from splitexit.bundle import Bundle
 from splitexit.results import SCHEMA, rows_sha256
 from tests.live_bundle import POLICIES, make_bundle
-from tests.live_process import ENVIRONMENT, ROOT, Process, command, run, started, wait_for
+from tests.live_process import ENVIRONMENT, ROOT, Process, command, here, run, started, wait_for
 from tests.synthetic import write_scenario
 
 
@@ -106,7 +106,7 @@ def test_interrupted(live_bundle: Bundle, tmp_path: Path, edge: Process) -> None
 def test_wrong_input_ends_in_one_line(
     live_bundle: Bundle, tmp_path: Path, arguments: tuple[str, ...], what: str
 ) -> None:
-    done = run("device", scenario(live_bundle, tmp_path), *arguments, "--out", tmp_path / "run")
+    done = here("device", scenario(live_bundle, tmp_path), *arguments, "--out", tmp_path / "run")
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
@@ -117,7 +117,7 @@ def test_wrong_input_ends_in_one_line(
 def test_a_digest_that_does_not_match(live_bundle: Bundle, tmp_path: Path, edge: Process) -> None:
     """Exit code 2, one line, no row."""
     other = make_bundle(tmp_path / "other", seed=1)
-    done = run("device", scenario(other, tmp_path), "--edge", edge.address, "--out", tmp_path / "run")
+    done = here("device", scenario(other, tmp_path), "--edge", edge.address, "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "model.safetensors" in done.stderr
     assert "Traceback" not in done.stderr
@@ -127,6 +127,6 @@ def test_a_digest_that_does_not_match(live_bundle: Bundle, tmp_path: Path, edge:
 def test_images_that_were_not_recorded(live_bundle: Bundle, tmp_path: Path) -> None:
     """Judged by their labels: the samples are every second image of the test set, not the first ones."""
     file = scenario(live_bundle, tmp_path)
-    done = run("device", file, "--edge", "127.0.0.1:9", "--data", live_bundle.samples, "--out", tmp_path / "run")
+    done = here("device", file, "--edge", "127.0.0.1:9", "--data", live_bundle.samples, "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "has label" in done.stderr

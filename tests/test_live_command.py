@@ -23,7 +23,7 @@ from splitexit.live.deployment import LiveRun
 from splitexit.results import SCHEMA, rows_sha256
 from splitexit.sim import simulate
 from tests.live_bundle import POLICIES, open_experiment
-from tests.live_process import ENVIRONMENT, ROOT, command, run
+from tests.live_process import ENVIRONMENT, ROOT, command, here, run
 from tests.synthetic import write_scenario
 from tests.test_live_processes import alive
 
@@ -102,7 +102,7 @@ def test_ctrl_c_of_the_whole_terminal(live_bundle: Bundle, tmp_path: Path) -> No
 def test_wrong_input_ends_in_one_line(
     live_bundle: Bundle, tmp_path: Path, arguments: tuple[str, ...], what: str
 ) -> None:
-    done = run("live", scenario(live_bundle, tmp_path), *arguments, "--out", tmp_path / "run")
+    done = here("live", scenario(live_bundle, tmp_path), *arguments, "--out", tmp_path / "run")
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("·")]
     assert what in line

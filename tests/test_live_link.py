@@ -18,7 +18,7 @@ from splitexit.links.constant import Constant
 from splitexit.links.modulated import Modulated
 from splitexit.live.address import Address
 from splitexit.live.link import FULL_BYTES, Direction, LinkProxy
-from tests.live_process import run, started, wait_for
+from tests.live_process import here, started, wait_for
 
 pytestmark = pytest.mark.serial
 
@@ -266,7 +266,7 @@ def test_the_command() -> None:
     ],
 )
 def test_wrong_arguments_end_in_one_line(arguments: tuple[str, ...], what: str) -> None:
-    done = run("link", *arguments)
+    done = here("link", *arguments)
     assert done.returncode == 2
     assert what in done.stderr
     assert done.stderr.count("\n") == 1

@@ -13,7 +13,7 @@ from splitexit.links import Fifo
 from splitexit.links.constant import Constant
 from splitexit.live import linkcheck
 from splitexit.live.linkcheck import kept, opened
-from tests.live_process import run
+from tests.live_process import here, run
 from tests.tun_machine import needs_tbf, needs_tun, own_spaces, why_not
 
 LOOSE_MS = 30.0
@@ -159,7 +159,7 @@ def test_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_refusals_of_the_command(arguments: tuple[str, ...], what: str) -> None:
-    done = run("link", *arguments)
+    done = here("link", *arguments)
     assert done.returncode == 2
     assert what in done.stderr
     assert done.stderr.count("\n") == 1
@@ -169,5 +169,5 @@ def test_refusals_of_the_command(arguments: tuple[str, ...], what: str) -> None:
 def test_a_machine_that_cannot_says_so(network: str) -> None:
     """Where it can, `require` says nothing; where not, the command repeats it in one line."""
     if what := why_not(network):
-        done = run("link", "--self-test", "--network", network)
+        done = here("link", "--self-test", "--network", network)
         assert (done.returncode, done.stderr) == (2, f"error: {what}\n")

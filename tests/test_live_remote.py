@@ -22,7 +22,7 @@ from splitexit.scenario import load
 from splitexit.sim import simulate
 from tests import synthetic
 from tests.live_bundle import PAIRS, POLICIES
-from tests.live_process import Process, run, started
+from tests.live_process import Process, here, run, started
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_an_edge_can_stand_for_a_machine_by_its_file(live_bundle: Bundle, tmp_pa
     options = ("--listen", "127.0.0.1:0", "--hardware", tmp_path / "board.json")
     with started("serve", live_bundle.path, *options) as paced, pytest.raises(UsageError, match=r"board\.json"):
         measure(live_bundle, Address.parse(paced.address, "--edge"))
-    broken = run("serve", live_bundle.path, "--listen", "127.0.0.1:0", "--hardware", tmp_path / "none.json")
+    broken = here("serve", live_bundle.path, "--listen", "127.0.0.1:0", "--hardware", tmp_path / "none.json")
     assert broken.returncode == 2
     assert len(broken.stderr.strip().splitlines()) == 1
 
@@ -127,7 +127,7 @@ def test_an_edge_that_stands_for_another_machine(live_bundle: Bundle) -> None:
     ],
 )
 def test_a_mistake_is_one_line(live_bundle: Bundle, options: tuple[str, ...], says: str) -> None:
-    done = run("calibrate", live_bundle.path, *options)
+    done = here("calibrate", live_bundle.path, *options)
     assert done.returncode in (1, 2)
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -127,7 +127,7 @@ def check(path: Path, overrides: list[str]) -> None:
 
 
 @given(damaged())
-@settings(max_examples=ROUNDS, deadline=1000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=ROUNDS, deadline=10_000, suppress_health_check=list(HealthCheck))
 def test_promise_9_a_damaged_scenario_is_a_scenario_or_problems(folder: Path, text: str) -> None:
     path = folder / "scenario.yaml"
     path.write_bytes(text.encode(errors="surrogatepass"))
@@ -146,7 +146,7 @@ def test_promise_9_a_damaged_scenario_is_a_scenario_or_problems(folder: Path, te
         max_size=3,
     )
 )
-@settings(max_examples=ROUNDS // 2, deadline=1000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=ROUNDS // 2, deadline=10_000, suppress_health_check=list(HealthCheck))
 def test_any_override_makes_a_scenario_or_problems(folder: Path, overrides: list[str]) -> None:
     path = folder / "scenario.yaml"
     path.write_text(dump(LARGE), encoding="utf-8")

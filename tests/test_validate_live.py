@@ -30,6 +30,7 @@ def scenario(live_bundle: Bundle, tmp_path: Path) -> Path:
     )
 
 
+@pytest.mark.usefixtures("corun_is_known")
 def test_two_devices_are_measured_and_simulated(
     scenario: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
