@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
@@ -128,6 +128,13 @@ def describe(values: np.ndarray[Any, Any]) -> dict[str, float]:
     """Mean and the percentiles that every table shows."""
     p50, p95, p99 = np.percentile(values, (50, 95, 99))
     return {"mean": float(values.mean()), "p50": float(p50), "p95": float(p95), "p99": float(p99)}
+
+
+def decisions(nanoseconds: Sequence[int] | np.ndarray[Any, Any]) -> dict[str, float]:
+    """How long decisions took: `count`, and in microseconds what `describe` says; empty without any."""
+    if not len(nanoseconds):
+        return {}
+    return {"count": len(nanoseconds), **describe(np.asarray(nanoseconds, float) / 1e3)}
 
 
 def utilities(table: pa.Table, of: Any) -> np.ndarray[Any, Any]:

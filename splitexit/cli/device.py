@@ -12,6 +12,9 @@ from splitexit.cli.simulate import Out, Overrides, Requests, given
 from splitexit.errors import INTERRUPTED
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from splitexit.policies import Policy
     from splitexit.results import Completion
 
 
@@ -29,6 +32,14 @@ def device(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed [default: the scenario's].", show_default=False)] = None,
     number: Annotated[int, typer.Option("--device", min=0, help="Which of the scenario's devices this is.")] = 0,
     data: Annotated[str | None, typer.Option(help="The recorded test set [default: the bundle's samples].")] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What the policy has learned: read first where the file exists, written at the end and on Ctrl-C.",
+            show_default=False,
+        ),
+    ] = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -56,19 +67,44 @@ def device(
     folder = new_folder(out, settings.name)
     console.print(f"device {number}: {settings.requests} requests with policy {label}, edge {address}")
     rows: list[Completion] = []
-    late = 0
     station = Station.open(settings, data, device=number)
-    with station.connect(address, console.print) as client:
+    with station.connect(address, console.print) as client, live_output.progress(console, settings.requests) as done:
+
+        def sink(row: Completion) -> None:
+            rows.append(row)
+            done(len(rows))
+
+        shift = station.prepare(label, chosen, client, sink)
+        runtime = shift.runtime
+        _recall(runtime.policy, memory, console)
         try:
-            with live_output.progress(console, settings.requests) as done:
-
-                def sink(row: Completion) -> None:
-                    rows.append(row)
-                    done(len(rows))
-
-                late = station.run(label, chosen, client, sink)
+            shift.run()
         except KeyboardInterrupt:
             console.print(f"interrupted: {len(rows)} of {settings.requests} requests were answered, and are kept")
-    live_output.write(station.experiment, label, chosen, rows, late, folder, json)
+    live_output.write(station.experiment, label, chosen, rows, runtime.late, runtime.decide_ns, folder, json)
+    _keep(runtime.policy, memory, console)
     if len(rows) < settings.requests:
         raise typer.Exit(INTERRUPTED)
+
+
+def _recall(policy: Policy, file: Path | None, console: Console) -> None:
+    """Goes on with what the policy had learned by the end of another run."""
+    from splitexit import memory
+
+    if file is None:
+        return
+    if not policy.memory:
+        console.print(f"memory: this policy remembers nothing; {file} is left alone", markup=False)
+    elif file.exists():
+        memory.load(policy, file)
+        console.print(f"memory: {', '.join(policy.memory)} read from {file}", markup=False)
+    else:
+        console.print(f"memory: {file} does not exist yet; the policy begins anew", markup=False)
+
+
+def _keep(policy: Policy, file: Path | None, console: Console) -> None:
+    from splitexit import memory
+
+    if file is not None and policy.memory:
+        memory.save(policy, file)
+        console.print(f"memory: written to {file}", markup=False)

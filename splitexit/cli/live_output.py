@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,15 +39,23 @@ def progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def write(
-    experiment: Experiment, policy: str, seed: int, rows: list[Completion], late: int, folder: Path, json: bool
+    experiment: Experiment,
+    policy: str,
+    seed: int,
+    rows: list[Completion],
+    late: int,
+    decide_ns: Sequence[int],
+    folder: Path,
+    json: bool,
 ) -> None:
     """The run folder of a single device, as `simulate` writes it; then the summary, and the folder as the last line."""
     from splitexit.report.folder import to_json
     from splitexit.report.folder import write as write_folder
-    from splitexit.results import marked, summarise, to_table
+    from splitexit.results import decisions, marked, summarise, to_table
 
     table = to_table(rows)
     summary: dict[str, Any] = {"policy": policy, "seed": seed, "late_replies": late, "run": str(folder)}
+    summary["decision_us"] = decisions(decide_ns)
     if rows:
         summary |= summarise(table, len(experiment.spec.exits))
     write_folder(folder, experiment, marked(table, policy=policy, seed=seed), summary, [seed], False)
@@ -66,8 +74,16 @@ def _show(summary: Mapping[str, Any]) -> None:
 
     console = Console(highlight=False)
     console.print(fitting_table("policy", LIVE, {summary["policy"]: summary}, console.width))
+    console.print(decision_line(summary["decision_us"]), markup=False)
     if summary["overrun_rate"] > OVERRUNS:
         console.print(TOO_SLOW, style="red")
+
+
+def decision_line(took: Mapping[str, float]) -> str:
+    """How long the policy took to decide, in a line."""
+    if not took:
+        return "decisions: none"
+    return f"decisions: p50 {took['p50']:.1f} µs, p99 {took['p99']:.1f} µs, of {took['count']:.0f}"
 
 
 def write_live(
@@ -80,7 +96,7 @@ def write_live(
     """
     from splitexit.report.folder import to_json
     from splitexit.report.folder import write as write_folder
-    from splitexit.results import marked, to_table
+    from splitexit.results import decisions, marked, to_table
 
     experiment, table = deployment.experiment, marked(to_table(run.rows), policy=policy, seed=seed)
     facts = {"world": "live", "network": deployment.network, "data": data}
@@ -91,6 +107,7 @@ def write_live(
         "late_replies": run.late,
         "interrupted": run.interrupted,
         "failed": run.failed,
+        "decision_us": decisions(run.decide_ns),
         "links": run.links,
         "processes": deployment.pids,
         "run": str(folder),
@@ -103,7 +120,7 @@ def write_live(
         print(to_json(document))
         return
     if comparison is not None:
-        _show_live(comparison, seed)
+        _show_live(comparison, seed, document["decision_us"])
     print(folder)
 
 
@@ -120,7 +137,7 @@ def _compared(deployment: Deployment, policy: str, seed: int, run: LiveRun) -> C
     return Comparison(deployment.experiment, (policy,), (seed,), (found,))
 
 
-def _show_live(comparison: Comparison, seed: int) -> None:
+def _show_live(comparison: Comparison, seed: int, took: Mapping[str, float]) -> None:
     from rich.console import Console
 
     from splitexit.cli.simulate import headline
@@ -138,6 +155,7 @@ def _show_live(comparison: Comparison, seed: int) -> None:
     if groups := groups_table(summary, policy, console.width):
         console.print(groups)
     console.print(intervals_table(summary, comparison.confidence))
+    console.print(decision_line(took), markup=False)
     for line in remarks(comparison.summaries):
         console.print(line, style="red", markup=False)
     if summary["overrun_rate"] > OVERRUNS:

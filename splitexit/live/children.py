@@ -105,7 +105,7 @@ def drive(line: Line, order: DeviceOrder) -> None:
             _, origin_s = line.next("begin")
             late = shift.run(origin_s)
             rows.hand_over()
-            line.tell("done", late)
+            line.tell("done", late, shift.runtime.decide_ns)
 
 
 def _prepare_process() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -41,6 +41,7 @@ class LiveRun:
     links        how exact each link was, by its name
     interrupted  whether Ctrl-C ended it; the rows are those until then
     failed       processes that ended before the run did -> how; what they had not handed over is missing
+    decide_ns    what every decision took, of all devices that ended their run
     """
 
     rows: list[Completion]
@@ -48,6 +49,7 @@ class LiveRun:
     links: Mapping[str, Any]
     interrupted: bool
     failed: Mapping[str, str]
+    decide_ns: Sequence[int] = ()
 
 
 @dataclass
@@ -57,6 +59,7 @@ class _Progress:
     working: dict[Any, Child]
     rows: list[Completion] = field(default_factory=list)
     late: int = 0
+    decide_ns: list[int] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -164,7 +167,8 @@ class Deployment:
         except KeyboardInterrupt:
             self._stop(state)
             interrupted = True
-        return LiveRun(state.rows, state.late, self._end(state, seed, requests), interrupted, state.failed)
+        links = self._end(state, seed, requests)
+        return LiveRun(state.rows, state.late, links, interrupted, state.failed, state.decide_ns)
 
     def _check(self, policy: str, seed: int) -> None:
         check_policy(self.experiment.scenario, policy)
@@ -215,8 +219,9 @@ class Deployment:
                     state.rows += rows
                 case "said", text:
                     self._say(f"{child.name}: {text}")
-                case "done", late:
+                case "done", late, decide_ns:
                     state.late += late
+                    state.decide_ns += decide_ns
                     del state.working[pipe]
         except SplitexitError as error:
             state.failed[child.name] = str(error)

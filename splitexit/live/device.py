@@ -8,6 +8,7 @@ the same process, on virtual time.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -58,8 +59,11 @@ class DeviceRuntime:
         transport: the way to the edge.
         sink: called with every row, in the order of completion.
         requests: how many, instead of the scenario's number.
+        clock_ns: times decisions.
 
-    late   replies that came after they had been given up; never used
+    late       replies that came after they had been given up; never used
+    decide_ns  what each of the policy's decisions took
+    policy     the policy that decides
 
     Raises UsageError for a policy that needs to know the truth.
     """
@@ -76,9 +80,12 @@ class DeviceRuntime:
         sink: Callable[[Completion], None],
         device: int = 0,
         requests: int | None = None,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
-        self._decider = experiment.decider(policy, seed, device)
-        if isinstance(self._decider.policy, OmniscientPolicy):
+        self.decide_ns: list[int] = []
+        self._decider = experiment.decider(policy, seed, device).timed(self.decide_ns.append, clock_ns)
+        self.policy = self._decider.policy
+        if isinstance(self.policy, OmniscientPolicy):
             raise UsageError(f"policy {policy!r} decides with the truth, which no device knows: only simulate it")
         self._workload = experiment.workload(seed, device, requests)
         self._part = experiment.recording.test
