@@ -48,9 +48,14 @@ class Registry(Generic[T]):
 def _import(kind: str, target: str) -> object:
     module, _, attribute = target.partition(":")
     try:
-        return getattr(import_module(module), attribute)
+        found = import_module(module)
     except ModuleNotFoundError as error:
-        raise InputError(f"{kind} {target!r} needs the Python module {error.name!r}, which is not installed") from error
+        own = error.name is not None and (module == error.name or module.startswith(f"{error.name}."))
+        hint = "; install it, or put it beside the scenario or into the working directory" if own else ""
+        what = f"{kind} {target!r} needs the Python module {error.name!r}, which is not installed{hint}"
+        raise InputError(what) from error
+    try:
+        return getattr(found, attribute)
     except AttributeError as error:
         raise InputError(f"{kind} {target!r}: module {module!r} has no {attribute!r}") from error
 

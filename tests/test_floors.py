@@ -36,6 +36,7 @@ FLOORS = {
         "recommend",
         "bench",
         "rl",
+        "contract",
     },
     3: {"sim", "models", "live"},
     2: {"inference", "batching", "scenario", "fleet", "workload", "experiment", "check"},

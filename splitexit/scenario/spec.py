@@ -5,6 +5,7 @@ Only the file of the member that is named is imported; what its constructor take
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import os
@@ -120,6 +121,8 @@ def parse(kind: str, raw: Any, folders: Folders, use: Use = ()) -> Spec:
     place: Keys = ("name",)
     if isinstance(raw, str):
         raw, place = {"name": raw}, ()
+    if isinstance(raw, dict) and isinstance(raw.get("name"), str):
+        _let_import(raw["name"], folders)
     kind_, given = _class(kind, raw, place), {key: value for key, value in raw.items() if key != "name"}
     given = {key: value for key, value in use if key in hints(signature_model(kind_))} | given
     found: dict[Keys, Finding] = {}
@@ -131,6 +134,29 @@ def parse(kind: str, raw: Any, folders: Folders, use: Use = ()) -> Spec:
     if found:
         raise problems(kind, found)
     return Spec(kind, str(raw["name"]), parameters)
+
+
+def _let_import(name: str, folders: Folders) -> None:
+    """Puts the folder of a module:Class that lies beside the scenario, or where one is, behind all that is installed.
+
+    It stays there: processes that are started later take it over.
+    """
+    if ":" not in name or not _is_outside_class(name):
+        return
+    top = name.partition(":")[0].partition(".")[0]
+    for folder in (folders.file, folders.here):
+        there = (folder / f"{top}.py").is_file() or (folder / top).is_dir()
+        if there and str(folder) not in sys.path:
+            sys.path.append(str(folder))
+            importlib.invalidate_caches()
+
+
+def stand_alone(kind: str, raw: Any, folders: Folders) -> Spec:
+    """`parse` for what stands in no scenario; raises InputError with the first problem."""
+    try:
+        return parse(kind, raw, folders)
+    except ValidationError as error:
+        raise InputError(error.errors()[0]["msg"]) from error
 
 
 def _class(kind: str, raw: Any, place: Keys) -> type:
