@@ -21,17 +21,21 @@ Array = np.ndarray[Any, Any]
 LONGEST = 200
 """Run lengths are told apart up to here; a longer run counts as this long and slowly forgets."""
 
-PROBABILITY, MEAN, SQUARES, SINCE = range(4)
+PROBABILITY, MEAN, SQUARES, KNOWN = range(4)
 """The rows of a state. For every run length: its probability, its mean, and half its sum of squared deviations with the
-prior's; then, the same everywhere, the measurements since the run began that was declared last."""
+prior's. The last row begins with what is known of the present run, `SINCE`, `LEVEL` and `NOISE`."""
+
+SINCE, LEVEL, NOISE = range(3)
+"""Measurements since it began; its mean and standard deviation, when it was the most likely one last."""
 
 
 class ChangeDetector:
     """Tells when measurements whose noise is roughly known have moved to another level.
 
-    A change is declared where runs shorter than `recent` have a probability above `sure` together, and the most likely
-    of them has at least `confirm` measurements and began after the run that was declared last. So a step is declared
-    once, and a lone outlier never. Meant for logarithms, in which 10 % of noise is the same at every level.
+    A run is taken to be the present one where runs shorter than `recent` have a probability above `sure` together, and
+    it is the most likely of them, has at least `confirm` measurements and began after the present one. It is a change
+    if its mean is off by more than `apart` standard errors. So a step is declared once, and an outlier, after which
+    things are as they were, never. Meant for logarithms, in which 10 % of noise is the same at every level.
 
     Args:
         hazard: probability that a run ends after a measurement [inferred].
@@ -39,7 +43,7 @@ class ChangeDetector:
         floor: what that is never taken to be below, however alike measurements were [inferred: half the 5 % by which
             an estimate must move in SPINN, MobiCom 2020, before anything is planned anew].
         reach: standard deviation of the levels of runs around the first one [inferred: a factor of ten].
-        recent, sure, confirm: see above [measured: see `benchmarks/changes.py`].
+        recent, sure, confirm, apart: see above [measured: see `benchmarks/changes.py`].
 
     A stream's state is an array that the caller keeps: `begin` makes it, `observe` carries it on in place.
     """
@@ -54,9 +58,10 @@ class ChangeDetector:
         recent: int = 20,
         sure: float = 0.9995,
         confirm: int = 2,
+        apart: float = 3.0,
     ) -> None:
         self.hazard, self.noise, self.floor, self.reach = hazard, noise, floor, reach
-        self.recent, self.sure, self.confirm = recent, sure, confirm
+        self.recent, self.sure, self.confirm, self.apart = recent, sure, confirm, apart
         lengths = np.arange(LONGEST + 1)
         self._weight = (noise / reach) ** 2 + lengths
         self._shape = 2.0 + lengths / 2.0  # 2: the variance of the first prediction is finite
@@ -70,15 +75,15 @@ class ChangeDetector:
         So a first level that proves wrong is a change like any other.
         """
         state = np.zeros((4, LONGEST + 1))
-        state[PROBABILITY, length] = 1.0
+        state[PROBABILITY, [0, length]] = self.hazard, 1.0 - self.hazard
         state[MEAN] = level
         state[SQUARES] = self._shape * self.noise**2
-        state[SINCE] = length
+        state[KNOWN, [SINCE, LEVEL, NOISE]] = length, level, self.noise
         return state
 
     def observe(self, state: Array, value: float) -> bool:
         """One more measurement, finite; whether a change is declared with it."""
-        probability, mean, squares, since = state
+        probability, mean, squares, _ = state
         joint = probability * self._predicted(value - mean, squares)
         grown = self._grown(state, value)
         grown[PROBABILITY, 1:] = joint[:-1]
@@ -86,13 +91,13 @@ class ChangeDetector:
         grown[PROBABILITY] *= 1.0 - self.hazard
         grown[PROBABILITY, 0] = self.hazard * joint.sum()
         grown[PROBABILITY] /= grown[PROBABILITY].sum()
-        grown[SINCE] = since + 1.0
+        grown[KNOWN, SINCE] += 1.0
         state[:] = grown
         return self._declare(state)
 
     def level(self, state: Array) -> float:
-        """The mean of the run that was declared last."""
-        return float(state[MEAN, min(int(state[SINCE, 0]), LONGEST)])
+        """The mean of the present run."""
+        return float(state[KNOWN, LEVEL])
 
     def _predicted(self, off: Array, squares: Array) -> Array:
         """Student's t densities, but for a common factor; (LONGEST + 1,)."""
@@ -111,11 +116,20 @@ class ChangeDetector:
         return grown
 
     def _declare(self, state: Array) -> bool:
+        since, level, noise = state[KNOWN, :3].tolist()
+        likeliest = int(state[PROBABILITY].argmax())
+        if likeliest >= min(since, LONGEST) - 1:  # when exactly a run began may remain open
+            self._learn(state, likeliest)
+            return False
         recent = state[PROBABILITY, : self.recent]
-        if recent.sum() <= self.sure:
-            return False
         length = int(recent.argmax())
-        if not self.confirm <= length < state[SINCE, 0]:
+        if recent.sum() <= self.sure or not self.confirm <= length < since:
             return False
-        state[SINCE] = length
-        return True
+        state[KNOWN, SINCE] = length
+        self._learn(state, length)
+        return bool(abs(state[KNOWN, LEVEL] - level) > self.apart * noise / length**0.5)
+
+    def _learn(self, state: Array, length: int) -> None:
+        """The present run is of about this length."""
+        state[KNOWN, LEVEL] = state[MEAN, length]
+        state[KNOWN, NOISE] = max(self.floor, (state[SQUARES, length] / self._shape[length]) ** 0.5)

@@ -1,0 +1,79 @@
+"""A map from the state of the link to exit and split, looked up anew when the link has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import log
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from annotated_types import Ge, Le
+
+from splitexit.decision import LinkEstimate, Outcome, Plan, Setting
+from splitexit.outlook import Outlook
+from splitexit.policies._adaptive import Adaptive, log_rate
+from splitexit.policies.edgent import sized
+
+if TYPE_CHECKING:
+    from splitexit.changes import Array
+
+PER_DECADE = 10
+
+
+class EdgentDynamic(Adaptive):
+    """Edgent's dynamic configuration (Li, Zeng, Zhou and Chen, IEEE TWC 19(1), 2020).
+
+    Beforehand, for every state of the uplink's bandwidth, the exit and split with the largest reward
+
+        R = exp(accuracy) + 1 / T  where T meets the deadline, else 0        (T in seconds)
+
+    and where none meets it the least T [inferred]. While it runs, Bayesian change-point detection on the rates at which
+    payloads went up; after a change, the state nearest to the new rate. Accuracy is that on the calibration split, so a
+    lossy codec counts with its own. Deadline and offloads as for `edgent`, but here it is the scenario's: the map is
+    made beforehand.
+
+    Args:
+        codecs: only these are considered; by default all that were recorded.
+        decades: how many powers of ten the states reach below and above the scenario's rate, ten states in each
+            [inferred].
+    """
+
+    def __init__(self, *, codecs: list[str] | None = None, decades: Annotated[int, Ge(1), Le(6)] = 2) -> None:
+        super().__init__()
+        self.codecs, self.decades = codecs, decades
+
+    def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
+        """Makes the map."""
+        self._setting = setting
+        outlook = Outlook.of(sized(setting, self.codecs), setting)
+        rates_bps = setting.link.rate_bps * np.geomspace(
+            10.0**-self.decades, 10.0**self.decades, 2 * PER_DECADE * self.decades + 1
+        )
+        self._map = [best(outlook, LinkEstimate(rate, setting.link.rtt_s), setting.deadline_s) for rate in rates_bps]
+        self._first = log(setting.link.rate_bps) - self.decades * log(10.0)
+        self._begin(np.array([log(setting.link.rate_bps)]))
+
+    def state(self, levels: Array) -> int:
+        """The state nearest to these levels, that is to the logarithm of this rate in bits per second."""
+        nearest = round((float(levels[0]) - self._first) * PER_DECADE / log(10.0))
+        return min(max(nearest, 0), len(self._map) - 1)
+
+    def _measured(self, outcome: Outcome) -> Iterator[tuple[int, float]]:
+        yield from ((0, value) for value in log_rate(outcome, self._setting, float(self._levels[0])))
+
+    def _choose(self, levels: Array) -> tuple[Plan, Plan]:
+        return self._map[self.state(levels)]
+
+    def _differ(self, levels: Array, others: Array) -> bool:
+        return self.state(levels) != self.state(others)
+
+
+def best(outlook: Outlook, link: LinkEstimate, deadline_s: float) -> tuple[Plan, Plan]:
+    """The plan with the largest reward on this link, and the fastest of those that send something, if any does."""
+    expected_s = outlook.latency_s(link)
+    reward = np.where(
+        expected_s + outlook.spare_s <= deadline_s, np.exp(outlook.accuracy) + 1.0 / expected_s, -expected_s
+    )
+    chosen = outlook.plans[int(reward.argmax())]
+    probe = outlook.plans[int(np.where(outlook.sent > 0.0, expected_s, np.inf).argmin())]
+    return chosen, probe
