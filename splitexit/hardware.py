@@ -28,6 +28,7 @@ or three times the rate of everything else (Winograd), and networks that are wor
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -379,3 +380,11 @@ _TABLE = {
         ),
     )
 }
+
+
+def cpu_model() -> str:
+    """What this machine calls its processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

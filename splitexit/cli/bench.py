@@ -9,6 +9,7 @@ import typer
 
 from splitexit.cli.bench_bandits import bandits
 from splitexit.cli.bench_codecs import codecs
+from splitexit.cli.bench_policies import policies
 from splitexit.cli.simulate import Json
 from splitexit.errors import INTERRUPTED
 
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     bench.command()(dense)
     bench.command()(codecs)
     bench.command()(bandits)
+    bench.command()(policies)
     app.add_typer(bench, name="bench")
 
 

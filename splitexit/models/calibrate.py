@@ -12,7 +12,6 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
@@ -23,6 +22,7 @@ from splitexit.bundle import Bundle, ModelSpec
 from splitexit.calibration import Calibration, Distribution, Pair, Rpc
 from splitexit.copula import Dependence
 from splitexit.errors import UsageError
+from splitexit.hardware import cpu_model
 from splitexit.models import codecs, data, multi_exit
 from splitexit.models.chain import Chain, Clock, checked
 from splitexit.models.runtime import Runtime, one_thread
@@ -176,19 +176,10 @@ def describe_machine() -> dict[str, Any]:
     """Enough to tell whether a calibration was measured on a machine like this one."""
     return {
         "name": "host",
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": 1,
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
