@@ -198,7 +198,7 @@ class Shaper:
                 packet = os.read(source, PACKET_BYTES)
             except OSError:  # nothing is left
                 return
-            if packet[0] >> 4 == 4:
+            if packet and packet[0] >> 4 == 4:  # IPv4; empty where the device goes away
                 self._pass_on(source, packet)
 
     def _pass_on(self, source: int, packet: bytes) -> None:
