@@ -185,22 +185,16 @@ class Consumption(Protocol):
         """Why that is not known, if it is not; one sentence each, with what to give."""
         ...
 
-    def request_j(
-        self,
-        compute_s: float,
-        size_bytes: float = 0.0,
-        airtime_s: float = 0.0,
-        reply_s: float = 0.0,
-        gap_s: float = 0.0,
-    ) -> float:
-        """Joules above idle power for one request.
+    def request_j(self, compute_s: Any, sent: Any, size_bytes: Any, airtime_s: Any, reply_s: Any, gap_s: float) -> Any:
+        """Joules above idle power for a request on average; elementwise for arrays.
 
         Args:
             compute_s: seconds of computing and encoding.
-            size_bytes: what is sent, with framing; 0: nothing is.
+            sent: share of the requests that are sent, 0..1; the next three are of one that is.
+            size_bytes: what is sent, with framing.
             airtime_s: seconds of sending it.
             reply_s: from the end of that to the reply.
-            gap_s: mean time from one request to the next.
+            gap_s: mean time from one request to the next; inf: nothing is known of the next.
         """
         ...
 
@@ -219,7 +213,8 @@ class Setting:
     deadline_s   the scenario's deadline
     retries      how often a payload is sent again after a failure that was noticed in time
     edge_workers, edge_servers   requests that a server of the edge works on at a time, and how many servers it has
-    energy       what the device takes, as far as figures were published or given; None where nobody asked for them
+    energy       what the device takes, as far as figures were published or given; None: nothing is known
+    cloud_split  stages that device and edge run at most, where a cloud runs the rest; None without one
     """
 
     spec: ModelSpec
@@ -234,6 +229,7 @@ class Setting:
     edge_workers: int = 1
     edge_servers: int = 1
     energy: Consumption | None = None
+    cloud_split: int | None = None
 
     @cached_property
     def exit_stages(self) -> tuple[int, ...]:

@@ -42,6 +42,9 @@ from splitexit.results import LOCAL, column
 
 Array = np.ndarray[Any, Any]
 
+_NEVER = 1e-12
+"""A share of requests that is as good as none."""
+
 PARTS = ("compute", "transmit", "receive", "tail", "promotion", "idle")
 """What a row's energy is made of."""
 
@@ -84,10 +87,7 @@ class Radio:
 def _moving_j(alpha: float, base: float, most_w: float, bits: Any, seconds: Any) -> Any:
     """(alpha · bits / seconds + base) · seconds, but never above most_w."""
     joules = alpha * bits + base * seconds
-    if math.isinf(most_w):
-        return joules
-    smaller = np.minimum if isinstance(joules, np.ndarray) else min
-    return smaller(joules, most_w * seconds)
+    return joules if math.isinf(most_w) else np.minimum(joules, most_w * seconds)
 
 
 HUANG = 'Huang et al., "A Close Examination of Performance and Power Characteristics of 4G LTE Networks", MobiSys 2012'
@@ -201,29 +201,21 @@ class Model:
         bits = 8.0 * self.reply_bytes
         return float(self.radio.receive_j(bits, bits / self.downlink_bps))
 
-    def request_j(
-        self,
-        compute_s: float,
-        size_bytes: float = 0.0,
-        airtime_s: float = 0.0,
-        reply_s: float = 0.0,
-        gap_s: float = 0.0,
-    ) -> float:
+    def request_j(self, compute_s: Any, sent: Any, size_bytes: Any, airtime_s: Any, reply_s: Any, gap_s: float) -> Any:
         """Joules above idle power for one request among others like it (see splitexit.decision.Consumption).
 
-        Where requests follow one another so that no two are under way at a time, what `charge` takes for one of them;
-        idle power is left out, because it is taken whatever becomes of a request. NaN where figures are missing.
+        Where requests follow one another evenly, each when the one before it is through, what `charge` takes for one
+        of them on average; idle power is left out, because it is taken whatever becomes of a request. NaN where
+        figures are missing.
         """
-        machine_j = math.nan if self.power is None else (self.power.compute_w - self.power.idle_w) * compute_s
-        if not size_bytes:
-            return machine_j
+        machine_j = (self.power.compute_w - self.power.idle_w) * compute_s if self.power is not None else math.nan
         if self.radio is None:
-            return math.nan
-        radio, quiet_s = self.radio, max(0.0, gap_s - airtime_s - reply_s)
-        awake_s = min(radio.tail_s, reply_s) + min(radio.tail_s, quiet_s)
-        wakes = (reply_s > radio.tail_s) + (quiet_s > radio.tail_s)
-        sending_j = float(radio.send_j(8.0 * size_bytes, airtime_s)) + self.receive_j
-        return machine_j + sending_j + radio.tail_w * awake_s + radio.promotion_w * radio.promotion_s * wakes
+            return machine_j + np.where(sent, math.nan, 0.0)
+        radio, quiet_s = self.radio, np.fmax(0.0, gap_s / np.fmax(sent, _NEVER) - airtime_s - reply_s)
+        awake_s = np.minimum(radio.tail_s, reply_s) + np.minimum(radio.tail_s, quiet_s)
+        woken_j = radio.promotion_w * radio.promotion_s * (1.0 * (reply_s > radio.tail_s) + (quiet_s > radio.tail_s))
+        moving_j = radio.send_j(8.0 * size_bytes, airtime_s) + self.receive_j
+        return machine_j + np.where(sent, sent * (moving_j + radio.tail_w * awake_s + woken_j), 0.0)
 
     @property
     def gaps(self) -> list[str]:

@@ -210,6 +210,7 @@ class Experiment:
             edge_workers=self.scenario.edge.workers,
             edge_servers=self.scenario.edge.servers,
             energy=self.energy_model(group),
+            cloud_split=None if self.scenario.cloud is None else self.scenario.cloud.split,
         )
 
     def energy_model(self, group: Group) -> energy.Model:

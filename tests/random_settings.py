@@ -10,6 +10,7 @@ from splitexit.calibration import Calibration, Distribution, Rpc
 from splitexit.decision import EdgeLoad, LinkEstimate, Observation, Setting, Utility
 from splitexit.energy import Model, Radio
 from splitexit.hardware import Power
+from splitexit.recording import MEASURES, ExitReadings, PairReadings, Part
 from tests import synthetic
 
 Rng = np.random.Generator
@@ -77,3 +78,18 @@ def observation(rng: Rng, **fields: object) -> Observation:
         "deadline_left_s": float(rng.exponential(0.2)),
     }
     return Observation(**(measured | fields))
+
+
+def shortened(of: Setting, samples: int) -> Setting:
+    """The same with the first few samples of its calibration split."""
+
+    def first(readings: ExitReadings) -> ExitReadings:
+        return ExitReadings(*(getattr(readings, name)[:samples] for name in MEASURES))
+
+    part = of.calibration
+    pairs = {
+        pair: PairReadings(said.payload_bytes[:samples], {e: first(r) for e, r in said.exits.items()})
+        for pair, said in part.pairs.items()
+    }
+    few = Part(part.name, part.sample[:samples], part.label[:samples], tuple(map(first, part.exits)), pairs)
+    return replace(of, calibration=few)

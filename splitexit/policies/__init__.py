@@ -67,6 +67,8 @@ POLICIES: Registry[Policy] = Registry(
         "jalad": "splitexit.policies.jalad:Jalad",
         "dads": "splitexit.policies.dads:Dads",
         "queue_aware": "splitexit.policies.queue_aware:QueueAware",
+        "dynasplit": "splitexit.policies.dynasplit:Dynasplit",
+        "ddnn": "splitexit.policies.ddnn:Ddnn",
         "clio": "splitexit.policies.clio:Clio",
         "splitee": "splitexit.policies.splitee:SplitEE",
         "splitee_s": "splitexit.policies.splitee_s:SplitEES",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from splitexit.decision import Consumption, LinkEstimate, Observation, Plan, Setting
+import numpy as np
+
+from splitexit.decision import Consumption, Observation, Plan, Setting
 from splitexit.policies import Policy, _arrivals
 from splitexit.policies._options import Option, known_energy, local, offered, soonest
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class Neurosurgeon(Policy):
@@ -35,6 +34,7 @@ class Neurosurgeon(Policy):
         self._local = Option(Plan(), 0.0, 0.0, 0.0, 0.0)
         self._options: list[Option] = []
         self._energy: Consumption | None = None
+        self._costs = np.zeros((0, 4))
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Tabulates, for every (split, codec), the seconds that do not depend on the link, and the bytes.
@@ -43,6 +43,8 @@ class Neurosurgeon(Policy):
         """
         self._local, self._options = local(setting), offered(setting, self.codecs)
         self._energy = known_energy(setting) if self.objective == "energy" else None
+        every = [self._local, *self._options]
+        self._costs = np.array([(o.device_s, o.plan.split is not None, o.size_bytes, o.edge_s) for o in every]).T
 
     def decide(self, observation: Observation) -> Plan:
         """The cheapest option under the present link estimate and edge load."""
@@ -51,14 +53,8 @@ class Neurosurgeon(Policy):
         if self._energy is None:
             return soonest(self._local, self._options, link, wait_s).plan
         _arrivals.count(self._arrivals, observation)
-        return self._least(self._energy, link, wait_s)
-
-    def _least(self, energy: Consumption, link: LinkEstimate, wait_s: float) -> Plan:
+        device_s, sent, size_bytes, edge_s = self._costs
+        airtime_s, reply_s = 8.0 * size_bytes / link.rate_bps, link.rtt_s + wait_s + edge_s
         gap_s = _arrivals.gap_s(self._arrivals)
-        best_j, best = energy.request_j(self._local.device_s), self._local.plan
-        for plan, device_s, edge_s, _, size_bytes in self._options:
-            airtime_s = 8.0 * size_bytes / link.rate_bps
-            expected_j = energy.request_j(device_s, size_bytes, airtime_s, link.rtt_s + wait_s + edge_s, gap_s)
-            if expected_j < best_j:
-                best_j, best = expected_j, plan
-        return best
+        least = int(np.argmin(self._energy.request_j(device_s, sent, size_bytes, airtime_s, reply_s, gap_s)))
+        return self._options[least - 1].plan if least else self._local.plan

@@ -16,10 +16,13 @@ from splitexit.experiment import Experiment
 from splitexit.inference import Decider
 from splitexit.policies import POLICIES, OmniscientPolicy, Policy
 from splitexit.streams import POLICY, stream
-from tests import synthetic
+from tests import synthetic, tiny_actor
 
 SETTINGS = {"threshold": {"threshold": 0.6, "split": 1, "codec": "uint8"}, "offload": {"split": 0, "codec": "jpeg"}}
+SETTINGS["ddnn"] = {"split": 1, "codec": "uint8"}
 SETTINGS["clio"] = {"split": 1, "codecs": ["uint8"]}
+SETTINGS["sac_d"] = {"weights": str(tiny_actor.FILE)}
+ENERGY = {"radio": "wifi", "compute_w": 5.0, "idle_w": 2.0}
 KNOWING = {"oracle", "splitee_s_oracle"}
 """Policies that decide with the truth."""
 
@@ -27,7 +30,9 @@ KNOWING = {"oracle", "splitee_s_oracle"}
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     policies = {name: {"name": name, **SETTINGS.get(name, {})} for name in POLICIES.names()}
-    return synthetic.experiment(tmp_path_factory.mktemp("world"), policies=policies, requests=200)
+    return synthetic.experiment(
+        tmp_path_factory.mktemp("world"), policies=policies, requests=200, devices__energy=ENERGY
+    )
 
 
 @pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
