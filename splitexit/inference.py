@@ -216,9 +216,7 @@ def _offload(
     step = decider.encode_steps.get(key) or decider.encode_steps.setdefault(key, Encode(*key))
     payload: Payload = yield step
     prior = _prior(answer.readings, plan, setting.spec)
-    if prior is not None:
-        numbers = setting.spec.num_classes if adds_to_device(plan.edge_exits, setting.spec) else 0
-        payload = payload._replace(size_bytes=payload.size_bytes + prior_bytes(prior.ruled_out, numbers))
+    payload = _with_prior(payload, prior, plan, setting.spec)
     answer.device_compute_s += payload.compute_s
     answer.encode_s = payload.encode_s
     timeout_s = deadline_at_s - payload.at_s
@@ -226,7 +224,7 @@ def _offload(
         timeout_s -= setting.fallback_s[split]
     if plan.timeout_s is not None:
         timeout_s = min(timeout_s, plan.timeout_s)
-    tries = 1 + setting.retries
+    tries, until_s = 1 + setting.retries, payload.at_s + timeout_s
     while timeout_s > 0.0 and tries:  # otherwise no reply could be used: nothing is sent
         answer.split, answer.codec, answer.payload_bytes = split, codec, payload.size_bytes
         result: Reply | NoReply = yield Send(split, codec, payload, plan.edge_exits, timeout_s, prior)
@@ -239,6 +237,11 @@ def _offload(
             return
         answer.network_s += result.waited_s
         answer.shed, answer.lost_reply = result.shed, not result.shed
+        if result.forgotten:  # once only: what is sent whole refers to nothing
+            payload = _with_prior((yield Encode(split, codec, split)), prior, plan, setting.spec)
+            answer.encode_s += payload.encode_s
+            timeout_s = until_s - payload.at_s
+            continue
         tries = 0 if result.shed else tries - 1  # what was refused for want of room would only add to the crowd
         timeout_s -= result.waited_s
     answer.answered_by = FALLBACK
@@ -246,6 +249,14 @@ def _offload(
         yield from _answer_at(answer, setting.spec.next_exit(split), split, decider)
     else:
         answer.reading = max(answer.readings, key=lambda reading: reading.max_prob)
+
+
+def _with_prior(payload: Payload, prior: Reading | None, plan: Plan, spec: ModelSpec) -> Payload:
+    """What is sent together with what the message says of earlier exits."""
+    if prior is None:
+        return payload
+    numbers = spec.num_classes if adds_to_device(plan.edge_exits, spec) else 0
+    return payload._replace(size_bytes=payload.size_bytes + prior_bytes(prior.ruled_out, numbers))
 
 
 def _prior(readings: list[Reading], plan: Plan, spec: ModelSpec) -> Reading | None:

@@ -103,11 +103,16 @@ class Reply(NamedTuple):
 
 
 class NoReply(NamedTuple):
-    """No usable answer after `waited_s`; `shed` if the edge refused for want of room."""
+    """No usable answer after `waited_s`.
+
+    shed       the edge refused for want of room
+    forgotten  the edge has not what the payload refers to: it has to be encoded again, whole
+    """
 
     waited_s: float
     shed: bool = False
     airtime_s: float = NAN
+    forgotten: bool = False
 
 
 Step = Observe | Reveal | ReadExit | Encode | Send

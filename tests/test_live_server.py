@@ -213,7 +213,7 @@ def test_handshake(server: EdgeServer, model: LiveModel, who: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "fits"), [((1, 3), True), ((1, 5), True), ((1, 2), False), ((2, 0), False), ((0, 3), False)]
+    ("protocol", "fits"), [((1, 4), True), ((1, 5), True), ((1, 3), False), ((2, 0), False), ((0, 3), False)]
 )
 def test_a_server_of_another_protocol(model: LiveModel, protocol: tuple[int, int], fits: bool) -> None:
     """Same major, and its minor at least ours."""

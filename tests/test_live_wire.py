@@ -175,11 +175,11 @@ def test_a_hundred_thousand_broken_messages_in_process() -> None:
 
 @pytest.mark.parametrize(
     ("theirs", "served"),
-    [((1, 0), True), ((1, 2), True), ((1, 4), False), ((0, 9), False), ((2, 0), False), ((0, 0), False)],
+    [((1, 0), True), ((1, 3), True), ((1, 5), False), ((0, 9), False), ((2, 0), False), ((0, 0), False)],
 )
 def test_protocols_that_are_served(theirs: tuple[int, int], served: bool) -> None:
     """The same major, and no newer minor than the edge's own."""
-    assert wire.PROTOCOL == (1, 3)
+    assert wire.PROTOCOL == (1, 4)
     if served:
         wire.check_protocol(theirs)
         return

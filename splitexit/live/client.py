@@ -49,10 +49,19 @@ class Expected:
                     "give both the same bundle folder"
                 )
         served_pairs = {(split.split, codec) for split in edge.splits for codec in split.codecs}
-        missing = sorted(self.pairs - served_pairs)
-        if missing or edge.num_classes != self.classes:
-            what = f"codec {missing[0][1]!r} at split {missing[0][0]}" if missing else f"{self.classes} classes"
-            raise EdgeRefusedError(f"it does not serve {what}; give both the same bundle folder")
+        if missing := sorted(self.pairs - served_pairs):
+            raise EdgeRefusedError(_not_served(*missing[0], edge))
+        if edge.num_classes != self.classes:
+            raise EdgeRefusedError(f"it does not serve {self.classes} classes; give both the same bundle folder")
+
+
+def _not_served(split: int, codec: str, edge: Description) -> str:
+    """Which codec the edge lacks, what it has, and what to try."""
+    there = {served.split: ", ".join(served.codecs) for served in edge.splits}
+    return (
+        f"it does not serve codec {codec!r} at split {split} (there it has: {there.get(split) or 'none'}); start it "
+        "with this device's recording.parquet and calibration.json, or record and calibrate the codec there"
+    )
 
 
 class EdgeClient:
@@ -120,6 +129,8 @@ class EdgeClient:
             return self._result(call.result(), query)
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return Failure.SHED
+        if code is grpc.StatusCode.NOT_FOUND:
+            return Failure.FORGOTTEN
         if code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
             return Failure.LATE
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION):

@@ -23,6 +23,7 @@ from splitexit.experiment import Experiment
 from splitexit.inference import Answer, Request, adds_to_device, complete, infer
 from splitexit.live.model import Array, LiveModel
 from splitexit.live.pace import Cpu
+from splitexit.live.references import DeviceMemory
 from splitexit.live.transport import Failure, Transport
 from splitexit.live.wire import Query, Result, bundle_tag
 from splitexit.policies import OmniscientPolicy
@@ -46,6 +47,7 @@ class Task:
     sent_bytes: int = 0
     overrun: bool = False
     read: Reading | None = None
+    levels: Array | None = None
 
 
 class DeviceRuntime:
@@ -94,7 +96,7 @@ class DeviceRuntime:
         self._pipeline = experiment.group(device).config.pipeline
         self._framing_bytes = experiment.edge_calibration.rpc.uplink_overhead_bytes
         self._model, self._images, self._cpu, self._transport, self._sink = model, images, cpu, transport, sink
-        self._seed, self._tag = seed, bundle_tag(model.digests)
+        self._seed, self._tag, self._memory = seed, bundle_tag(model.digests), DeviceMemory()
         self._sense = Sense(self._decider.setting.link, self._decider.policy.reads)
         self._next = 0
         self._loop_s: float | None = 0.0  # closed loop: when the next request arrives; None while it cannot
@@ -165,9 +167,8 @@ class DeviceRuntime:
             case Encode(split, codec, first):
                 compute_s = self._run(task, first, split) if split > first else 0.0
                 pair = (split, codec)
-                content, seconds = self._cpu.run(
-                    partial(self._model.codecs[pair].encode, task.features), task.times.encode_s(pair)
-                )
+                encode = partial(self._memory.encode, self._model.codecs[pair], pair, task.features)
+                (content, task.levels), seconds = self._cpu.run(encode, task.times.encode_s(pair))
                 return Payload(len(content), compute_s, seconds, self._cpu.now_s, content)
             case Observe(readings):
                 self._cpu.reach()
@@ -219,7 +220,7 @@ class DeviceRuntime:
             self.late += isinstance(result, Result)
             return
         try:
-            task.step = task.steps.send(self._reply(task, result, at_s))
+            task.step = task.steps.send(self._reply(task, task.step, result, at_s))
             if isinstance(task.step, Send):  # the payload is still there: sending it again takes no computing
                 self._send(task, at_s)
                 return
@@ -230,13 +231,18 @@ class DeviceRuntime:
         if not self._pipeline:
             self._cpu.begin(at_s)
 
-    def _reply(self, task: Task, result: Result | Failure, at_s: float) -> Reply | NoReply:
-        number, elapsed_s = task.request.number, at_s - task.sent_s
+    def _reply(self, task: Task, sent: Step, result: Result | Failure, at_s: float) -> Reply | NoReply:
+        assert isinstance(sent, Send)
+        number, elapsed_s, pair = task.request.number, at_s - task.sent_s, (sent.split, sent.codec)
         if isinstance(result, Failure):
             self._sense.given_up(number)
+            if result is Failure.FORGOTTEN:
+                self._memory.forget(pair)
             # Exactly the timeout where it is over, so that no rounding leaves time to send again.
-            waited_s = task.step.timeout_s if result is Failure.LATE and isinstance(task.step, Send) else elapsed_s
-            return NoReply(waited_s, result is Failure.SHED)
+            waited_s = sent.timeout_s if result is Failure.LATE else elapsed_s
+            return NoReply(waited_s, result is Failure.SHED, forgotten=result is Failure.FORGOTTEN)
+        if task.levels is not None:
+            self._memory.answered(pair, number, task.levels)
         network_s = max(0.0, elapsed_s - result.wait_s - result.compute_s)
         load = EdgeLoad(result.queue_length, result.wait_s)
         self._sense.replied(number, task.sent_bytes, network_s, load)

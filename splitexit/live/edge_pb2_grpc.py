@@ -60,6 +60,7 @@ class EdgeServicer(object):
         """Runs what follows a split.
         INVALID_ARGUMENT     not a request, or its payload is not one of this codec and split
         FAILED_PRECONDITION  another protocol or bundle, a split or codec that is not served
+        NOT_FOUND            the payload refers to an earlier tensor, which is not here (any more): send it whole (1.4)
         RESOURCE_EXHAUSTED   larger than the cap; or no room in the queue (shed)
         DEADLINE_EXCEEDED    nobody waits any more; work that had begun was stopped between two stages
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from splitexit.codecs import Codec
 from splitexit.confidence import read_output, reading_among, remaining
 from splitexit.decision import Reading
 from splitexit.errors import PolicyError
+from splitexit.live.references import EdgeMemory
 
 Array = np.ndarray[Any, Any]
 
@@ -38,12 +39,14 @@ class LiveModel:
 
     codecs   for every (split, codec id) on offer
     digests  sha256 of the files that decide what it answers
+    memory   what an edge keeps of its devices' tensors
     """
 
     spec: ModelSpec
     net: Net
     codecs: Mapping[Pair, Codec]
     digests: Mapping[str, str]
+    memory: EdgeMemory = field(default_factory=EdgeMemory, compare=False)
 
     @classmethod
     def open(cls, bundle: Bundle, pairs: Iterable[Pair]) -> LiveModel:
@@ -52,6 +55,10 @@ class LiveModel:
         from splitexit.models.runtime import Runtime
 
         return cls(bundle.spec, Runtime(bundle), open_codecs(bundle, pairs), bundle.digests())
+
+    def decode(self, pair: Pair, device: int, payload: bytes) -> Array:
+        """The tensor of a device's payload; raises PayloadError, and of that UnknownReferenceError."""
+        return self.memory.decode(self.codecs[pair], pair, device, payload)
 
     def read(self, features: Array, exit_: int, before: Reading | None = None) -> Reading:
         """What one exit says, with its logits; `before` is the reading before it."""

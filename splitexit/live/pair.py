@@ -78,9 +78,12 @@ class PairEdge:
         self._running -= 1
         job.queue_length = self._running + self._line.length(now_s)
         back = self._back.pop(job)
+        status = job.error.status if isinstance(job.error, Refused) else None
         if job.error is None:
             back(self._runtime.reply(job), now_s)
-        elif not isinstance(job.error, Refused) or job.error.status is not Status.DEADLINE_EXCEEDED:
+        elif status is Status.NOT_FOUND:
+            back(Failure.FORGOTTEN, now_s)
+        elif status is not Status.DEADLINE_EXCEEDED:
             raise job.error
 
 

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 class Failure(Enum):
-    """Why there is no result: the edge had no room, nobody waits any more, or it is lost."""
+    """Why there is no result: the edge had no room, has not what the payload refers to, is late, or is lost."""
 
     SHED = auto()
+    FORGOTTEN = auto()
     LATE = auto()
     LOST = auto()
 

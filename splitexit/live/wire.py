@@ -20,7 +20,7 @@ from splitexit.decision import ExitCheck
 from splitexit.live import edge_pb2
 from splitexit.steps import prior_bytes
 
-PROTOCOL = (1, 3)
+PROTOCOL = (1, 4)
 SERVICE: str = edge_pb2.DESCRIPTOR.services_by_name["Edge"].full_name
 DESCRIBE, INFER = f"/{SERVICE}/Describe", f"/{SERVICE}/Infer"
 
@@ -36,6 +36,7 @@ class Status(Enum):
 
     INVALID_ARGUMENT = "not a request that can be understood"
     FAILED_PRECONDITION = "another protocol, bundle, split or codec"
+    NOT_FOUND = "the payload refers to a tensor that is not here (any more)"
     RESOURCE_EXHAUSTED = "too large, or no room in the queue"
     DEADLINE_EXCEEDED = "nobody waits any more"
 

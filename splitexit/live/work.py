@@ -11,7 +11,7 @@ import numpy as np
 from splitexit.batching import Batch
 from splitexit.calibration import Times
 from splitexit.decision import Reading
-from splitexit.errors import PayloadError
+from splitexit.errors import PayloadError, UnknownReferenceError
 from splitexit.inference import Course, infer_behind
 from splitexit.live.model import Array, LiveModel
 from splitexit.live.pace import Pace
@@ -120,9 +120,10 @@ class TorchWorker:
         pair = (job.split, job.query.codec)
         if self.wants(job):
             try:
-                job.features = self._model.codecs[pair].decode(job.query.payload)
+                job.features = self._model.decode(pair, job.query.device, job.query.payload)
             except PayloadError as error:
-                job.error = Refused(Status.INVALID_ARGUMENT, str(error))
+                unknown = isinstance(error, UnknownReferenceError)
+                job.error = Refused(Status.NOT_FOUND if unknown else Status.INVALID_ARGUMENT, str(error))
         self._did([job], lambda times: times.decode_s(pair))
 
     def run_stage(self, jobs: Sequence[EdgeJob], stage: int) -> None:
