@@ -17,8 +17,11 @@ from splitexit.policies import Policy
 from splitexit.recording import ExitReadings, PairReadings, Part
 from splitexit.results import EDGE
 from splitexit.steps import Encode, Payload, ReadExit, Reply, Send
+from tests import synthetic
 
 CLASSES = 4
+BATCHES, BATCH = 4, 50
+"""How the 200 instances of a test are divided into cases."""
 
 
 class Result(NamedTuple):
@@ -210,3 +213,44 @@ def prepared(policy: Policy, of: Setting, **changes: Any) -> Policy:
     """The policy, ready for this setting with some fields changed."""
     policy.prepare(replace(of, **changes) if changes else of, np.random.default_rng(0))
     return policy
+
+
+def of_batch(batch: int) -> Iterator[np.random.Generator]:
+    """Of the 200 instances, those of one batch."""
+    return (np.random.default_rng(seed) for seed in range(batch * BATCH, (batch + 1) * BATCH))
+
+
+def mean_s(plan: Plan, of: Setting, link: LinkEstimate, wait_s: float = 0.0) -> float:
+    """Expected response time."""
+    return float(np.mean([result.response_s for result in expected(plan, of, link, wait_s)]))
+
+
+def accuracy(plan: Plan, of: Setting) -> float:
+    """Share of right answers."""
+    return float(np.mean([result.right for result in expected(plan, of, of.link)]))
+
+
+def any_link(rng: np.random.Generator) -> LinkEstimate:
+    """A link of any rate."""
+    return LinkEstimate(10 ** rng.uniform(4, 8), float(rng.exponential(0.03)))
+
+
+def transfer(of: Setting, rate_bps: float, payload_bytes: int = 5000, **more: Any) -> Outcome:
+    """What a device learns of an offload over a link of this rate."""
+    bits = 8.0 * (payload_bytes + of.edge.rpc.uplink_overhead_bytes)
+    split, codec = next((s, codecs[0]) for s, codecs in of.codecs.items())
+    plan = Plan(split=split, codec=codec)
+    seconds = of.link.rtt_s + bits / rate_bps
+    told = {"answered_by": "edge", "transfer_s": seconds, "response_s": 2 * seconds} | more
+    return Outcome(plan=plan, readings=(), payload_bytes=payload_bytes, **told)
+
+
+def chain(model: ModelSpec, rate_bps: float = 8e6) -> Setting:
+    """All stages alike on both sides; fp32 features can be sent anywhere and shrink with depth."""
+    pairs = {(split, "raw"): 4000 >> split for split in range(model.num_stages)}
+    part = synthetic.recording(model, pairs=pairs).calibration
+    takes = synthetic.calibration(model, stage=0.01, head=0.0001, codec=0.0, pairs=list(pairs))
+    spec = setting(np.random.default_rng(0))
+    codecs = dict.fromkeys(range(model.num_stages), ("raw",))
+    link = LinkEstimate(rate_bps, 0.01)
+    return replace(spec, spec=model, device=takes, edge=takes, codecs=codecs, calibration=part, link=link)

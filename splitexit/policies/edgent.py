@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from splitexit.codecs import canonical
-from splitexit.decision import Observation, Plan, Setting
+from splitexit.decision import LinkEstimate, Observation, Plan, Setting
 from splitexit.outlook import Outlook
 from splitexit.policies import Policy
 from splitexit.policies.oracle import candidates
@@ -41,16 +41,21 @@ class Edgent(Policy):
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Tabulates every exit and partition, the deepest exit first."""
-        self._outlook = Outlook.of(sized(setting, self.codecs), setting)
-        ends = [end(plan, setting.spec) for plan in self._outlook.plans]
+        self.outlook = Outlook.of(sized(setting, self.codecs), setting)
+        ends = [end(plan, setting.spec) for plan in self.outlook.plans]
         # For every row, the rows of its exit.
         self._same = [slice(ends.index(e), len(ends) - ends[::-1].index(e)) for e in ends]
 
     def decide(self, observation: Observation) -> Plan:
         """Under the present link estimate and edge load."""
-        load, outlook = observation.edge_load, self._outlook
-        expected_s = outlook.latency_s(observation.link, 0.0 if load is None else load.wait_s)
-        late = expected_s + outlook.spare_s > observation.deadline_left_s
+        load = observation.edge_load
+        return self.plan(observation.link, 0.0 if load is None else load.wait_s, observation.deadline_left_s)
+
+    def plan(self, link: LinkEstimate, wait_s: float, left_s: float) -> Plan:
+        """For such a link, such a wait at the edge, and so much time until the deadline."""
+        outlook = self.outlook
+        expected_s = outlook.latency_s(link, wait_s)
+        late = expected_s + outlook.spare_s > left_s
         first = int(late.argmin())
         if late[first]:
             return outlook.plans[int(expected_s.argmin())]
