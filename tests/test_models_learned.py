@@ -260,6 +260,15 @@ def test_a_higher_rate_is_fewer_bytes():
     assert sizes[2] < sizes[1] < sizes[0]
 
 
+@pytest.mark.parametrize("target", [20.0, 60.0])
+def test_a_target_is_begun_at_and_kept_to(target):
+    """At a rate that alone would end elsewhere."""
+    for epochs, rate in ((0, 0.02), (6, 1e-4), (6, 0.3)):
+        _, codec = learned("entropic:channels=4", epochs=epochs, rate=rate, target=target)
+        sent = np.mean([len(codec.encode(one)) for one in features("test")]) - HEADER_BYTES
+        assert 0.6 * target < sent < 1.4 * target + 6
+
+
 def test_all_prefixes_stand_in_the_bundle(tmp_path):
     bundle = fresh_bundle(tmp_path)
     recipe = CodecRecipe(epochs=1, batch=16)

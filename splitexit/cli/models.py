@@ -160,7 +160,7 @@ def train_codec(
         list[str] | None,
         typer.Option(
             help="key=value for the codec's own training, repeatable. aecnn: order=random, sparsity=1; bottlenetpp: "
-            "over=awgn or erasure, noise=0.1; entropic: rate=0.02."
+            "over=awgn or erasure, noise=0.1; entropic: rate=0.02, target=100 (bytes)."
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=0, help="Of every stage [default: 2].")] = None,

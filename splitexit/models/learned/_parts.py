@@ -130,6 +130,13 @@ class Blocks(nn.Module):
         self.decoder.weight.copy_((basis.T / gain).reshape(self.decoder.weight.shape))
         self.decoder.bias.copy_(features.mean((0, 2, 3)))  # type: ignore[union-attr]
 
+    @torch.no_grad()
+    def scale(self, factor: float) -> None:
+        """Makes the latent so many times as large, and what is decoded of it the same as before."""
+        for values in (self.encoder.weight, self.encoder.bias):
+            values.mul_(factor)  # type: ignore[union-attr]
+        self.decoder.weight.div_(factor)
+
     def _padded(self, features: Tensor) -> Tensor:
         return F.pad(features, (0, -self.width % self.stride, 0, -self.height % self.stride))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
@@ -21,6 +22,11 @@ FIRST_SPREAD = 4.0
 """Standard deviation, in levels, of the first channel of the latent at the start (inferred)."""
 DISTILLED = 0.5
 """Weight of the teacher's answer in the second stage, the rest being the label's (SC2's configurations)."""
+BEGUN_STEPS, BEGUN_VALUES, BEGUN_PACE = 150, 1000, 0.05
+"""Of the prior's fit at the start: steps, values of every channel, learning rate."""
+GAIN_HALVINGS = 30
+STEERED = 0.05
+"""Logarithm of the largest change of the rate's weight in a step."""
 LEAST = 1e-9
 """Of a probability, so that its logarithm is finite."""
 
@@ -81,15 +87,39 @@ class EntropicNet(LearnedNet):
 
     Args:
         rate: what a bit for every position of the features weighs beside the loss; the higher, the fewer bytes.
+        target: bytes behind the payload's header to begin at and to keep to; 0 is without. The first features then say
+            how wide a level is at the start, and the weight of a bit, `rate` at the start, grows by at most a twentieth
+            with every step that spends more, or falls likewise (inferred).
     """
 
     fits_tables = False
 
-    def __init__(self, features: Tensor, *, channels: int, stride: int, rate: Annotated[float, Ge(0)] = 0.02) -> None:
+    def __init__(
+        self,
+        features: Tensor,
+        *,
+        channels: int,
+        stride: int,
+        rate: Annotated[float, Ge(0)] = 0.02,
+        target: Annotated[float, Ge(0)] = 0.0,
+    ) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.target = rate, target
         self.blocks, self.prior = Blocks(features, channels, stride, FIRST_SPREAD), FactorisedPrior(channels)
         self.to(features.device)
+        if target:
+            self.blocks.scale(_gain(self.blocks.latent(features).detach(), 8 * target))
+        self._begin(self.blocks.latent(features).detach())
+
+    def _begin(self, latent: Tensor) -> None:
+        """Fits the prior to the latent at the start, where it has a long way to go for so few weights (inferred)."""
+        rows = latent.transpose(0, 1).flatten(1)
+        some = rows[:, torch.randperm(rows.shape[1])[:BEGUN_VALUES].to(rows.device)].T[:, :, None, None]
+        optimiser = torch.optim.Adam(self.prior.parameters(), lr=BEGUN_PACE)
+        for _ in range(BEGUN_STEPS):
+            optimiser.zero_grad()
+            self.bits(some + torch.rand_like(some) - 0.5).mean().backward()  # type: ignore[no-untyped-call,unused-ignore]
+            optimiser.step()
 
     def forward(self, features: Tensor) -> Tensor:
         """Decoded features, behind rounding."""
@@ -114,8 +144,7 @@ class EntropicNet(LearnedNet):
     def _priced(self, features: Tensor) -> tuple[Tensor, Tensor]:
         latent = self.blocks.latent(features)
         rounded = latent + (latent.round().clamp(LOWEST, HIGHEST) - latent).detach()
-        bits = self.bits(latent + torch.rand_like(latent) - 0.5).mean() / features[0, 0].numel()
-        return self.blocks.decoded(rounded), self.rate * bits
+        return self.blocks.decoded(rounded), self._price(latent + torch.rand_like(latent) - 0.5, features)
 
     def bits(self, latent: Tensor) -> Tensor:
         """That the prior gives to values between levels or on them, for every sample (B,)."""
@@ -124,8 +153,15 @@ class EntropicNet(LearnedNet):
     def _traded(self, batch: Batch) -> Tensor:
         latent = self.blocks.latent(batch.features)
         noisy = latent + torch.rand_like(latent) - 0.5
-        bits = self.bits(noisy).mean() / batch.features[0, 0].numel()
-        return recovery(batch, self.blocks.decoded(noisy)) + self.rate * bits
+        return recovery(batch, self.blocks.decoded(noisy)) + self._price(noisy, batch.features)
+
+    def _price(self, noisy: Tensor, features: Tensor) -> Tensor:
+        """Of a batch's bits; where there is a target, the next batch's weigh more or less."""
+        bits = self.bits(noisy).mean()
+        price = self.rate * bits / features[0, 0].numel()
+        if self.target:
+            self.rate *= math.exp(STEERED * max(-1.0, min(1.0, float(bits.detach()) / 8 / self.target - 1)))
+        return price
 
     def _distilled(self, batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -138,3 +174,19 @@ class EntropicNet(LearnedNet):
         table = self.prior.table()
         ranges = {"low": np.full(len(table), LOWEST, np.float32), "step": np.ones(len(table), np.float32)}
         return {**self.blocks.tensors(), **ranges, "table": table}
+
+
+def _gain(latent: Tensor, bits: float) -> float:
+    """What a latent is to be multiplied by, so that its whole numbers are worth so many bits a sample, or nearly."""
+    low, high = 1e-3, 1e3
+    for _ in range(GAIN_HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if _entropy(latent * middle) > bits else (middle, high)
+    return low
+
+
+def _entropy(latent: Tensor) -> float:
+    """Bits of a sample's whole numbers by how often each occurs in its channel."""
+    levels = latent.round().clamp(LOWEST, HIGHEST).transpose(0, 1).flatten(1).long() - LOWEST
+    shares = [torch.bincount(row, minlength=2**BITS).double() / levels.shape[1] for row in levels]
+    return float(sum(torch.special.entr(row).sum() for row in shares)) / math.log(2) * latent[0, 0].numel()
