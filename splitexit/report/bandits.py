@@ -78,7 +78,8 @@ def _swept(axes: Axes, sweep: Sequence[Document], key: str, scale: float, colour
 
 def _band(axes: Axes, x: Sequence[float], of: Document, scale: float, name: str, colour: str) -> None:
     mean, low, high = ([scale * value for value in of[key]] for key in ("mean", "low", "high"))
-    axes.plot(x, mean, color=colour, linewidth=1.3, label=name)
+    style = (0, (3, 3)) if name.endswith("_oracle") else "-"  # what it lies upon shows through
+    axes.plot(x, mean, color=colour, linestyle=style, linewidth=1.6, label=name)
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
