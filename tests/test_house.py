@@ -22,7 +22,7 @@ Documented = ast.Module | ast.ClassDef | Function
 MEDIAN_LINES, P90_LINES, MOST_LINES, FILE_LINES = 8, 25, 60, 400
 # Imported only by the parts that need them; `splitexit simulate` runs where the first two are not installed.
 HEAVY = ("torch", "grpc", "safetensors", "matplotlib", "pandas")
-NEED_THEM = {"models", "live", "bench", "rehearsal", "demo"}
+NEED_THEM = {"models", "live", "bench", "rehearsal", "demo", "rl"}
 
 
 def parse(path: Path) -> ast.Module:

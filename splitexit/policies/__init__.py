@@ -77,6 +77,7 @@ POLICIES: Registry[Policy] = Registry(
         "ans": "splitexit.policies.ans:Ans",
         "hi_lcb": "splitexit.policies.hi_lcb:HiLcb",
         "random": "splitexit.policies.random:Random",
+        "sac_d": "splitexit.policies.sac_d:SacD",
         "oracle": "splitexit.policies.oracle:Oracle",
     },
 )

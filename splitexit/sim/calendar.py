@@ -82,6 +82,13 @@ class Calendar:
         for entry in self._later.pop(due.slot):
             heappush(self._queue, entry)
 
+    def step(self) -> bool:
+        """Handles the next event; False where there is none."""
+        if not self._queue:
+            return False
+        self.env.step()
+        return True
+
     def run(self) -> None:
         """Works through the calendar until it is empty."""
         self.env.run()

@@ -16,11 +16,12 @@ from splitexit.experiment import Experiment
 from splitexit.inference import Decider
 from splitexit.policies import POLICIES, OmniscientPolicy, Policy
 from splitexit.streams import POLICY, stream
-from tests import synthetic
+from tests import synthetic, tiny_actor
 
 SETTINGS = {"threshold": {"threshold": 0.6, "split": 1, "codec": "uint8"}, "offload": {"split": 0, "codec": "jpeg"}}
 SETTINGS["ddnn"] = {"split": 1, "codec": "uint8"}
 SETTINGS["clio"] = {"split": 1, "codecs": ["uint8"]}
+SETTINGS["sac_d"] = {"weights": str(tiny_actor.FILE)}
 ENERGY = {"radio": "wifi", "compute_w": 5.0, "idle_w": 2.0}
 KNOWING = {"oracle", "splitee_s_oracle"}
 """Policies that decide with the truth."""
