@@ -14,6 +14,7 @@ from splitexit.errors import INTERRUPTED
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from splitexit.live.device import DeviceRuntime
     from splitexit.policies import Policy
     from splitexit.results import Completion
 
@@ -67,6 +68,7 @@ def device(
     folder = new_folder(out, settings.name)
     console.print(f"device {number}: {settings.requests} requests with policy {label}, edge {address}")
     rows: list[Completion] = []
+    runtime: DeviceRuntime | None = None
     station = Station.open(settings, data, device=number)
     with station.connect(address, console.print) as client, live_output.progress(console, settings.requests) as done:
 
@@ -74,15 +76,17 @@ def device(
             rows.append(row)
             done(len(rows))
 
-        shift = station.prepare(label, chosen, client, sink)
-        runtime = shift.runtime
-        _recall(runtime.policy, memory, console)
         try:
+            shift = station.prepare(label, chosen, client, sink)
+            runtime = shift.runtime
+            _recall(runtime.policy, memory, console)
             shift.run()
         except KeyboardInterrupt:
             console.print(f"interrupted: {len(rows)} of {settings.requests} requests were answered, and are kept")
-    live_output.write(station.experiment, label, chosen, rows, runtime.late, runtime.decide_ns, folder, json)
-    _keep(runtime.policy, memory, console)
+    late, took = (0, []) if runtime is None else (runtime.late, runtime.decide_ns)
+    live_output.write(station.experiment, label, chosen, rows, late, took, folder, json)
+    if runtime is not None:
+        _keep(runtime.policy, memory, console)
     if len(rows) < settings.requests:
         raise typer.Exit(INTERRUPTED)
 

@@ -15,33 +15,39 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 Style = tuple[str, str, str]
+Place = tuple[float, float]
 
-ACROSS = 3
-"""Panels beside each other."""
+ACROSS, WIDTH = 4, 3.2
+"""Panels beside each other, and the width of one in inches."""
 
-WIDEST = 30.0
-"""Where the axis of response times ends, in multiples of the fastest policy's mean; what is beyond stands there."""
+SLOWEST, LOWEST = 12.0, 12.0
+"""Where axes end: at so many times the least mean response, and so many points below the most accurate policy that a
+device could follow. What is beyond stands at the edge, as an arrow."""
+
+LABELS = 6
+"""Names of policies in a line."""
 
 
 def accuracy_over_latency(scenarios: Sequence[Mapping[str, Any]], title: str, file: Path) -> None:
     """A panel for every scenario: accuracy over mean response, a numbered point for every policy, one list of names.
 
     Without intervals: all policies answer the same samples, so what their accuracies have in common would hide what
-    sets them apart.
-
-    Raises UsageError where matplotlib is not installed.
+    sets them apart. Raises UsageError where matplotlib is not installed.
     """
     labels = _labels(scenarios)
-    fig, axes = _panels(scenarios, 3.2, 0.24 * ceil(len(labels) / 5) + 0.15)
+    fig, axes = _panels(scenarios, 3.0, 0.2 * ceil(len(labels) / LABELS) + 0.15)
     for scenario in scenarios:
         panel = axes[scenario["scenario"]]
-        _points(panel, scenario["policies"], labels)
         panel.set_title(scenario["scenario"], fontsize=9)
         panel.set_xlabel("mean response in ms", fontsize=8)
         panel.set_ylabel("accuracy in %", fontsize=8)
         panel.tick_params(labelsize=7)
+        _limits(panel, scenario["policies"])
     _names(axes["names"], labels)
     fig.suptitle(title, fontsize=10)
+    fig.canvas.draw()  # only then points have their places, beside which the numbers are put
+    for scenario in scenarios:
+        _points(axes[scenario["scenario"]], scenario["policies"], labels)
     fig.savefig(file)
 
 
@@ -50,13 +56,12 @@ def regret(scenarios: Sequence[Mapping[str, Any]], title: str, file: Path) -> No
 
     Raises UsageError where matplotlib is not installed.
     """
-    labels = _labels(scenarios)
     most = max(len(scenario["policies"]) for scenario in scenarios)
-    fig, axes = _panels(scenarios, 0.19 * most + 0.7, 0.02)
+    fig, axes = _panels(scenarios, 0.16 * most + 0.6, 0.02)
     axes["names"].set_axis_off()
     for scenario in scenarios:
         panel = axes[scenario["scenario"]]
-        _bars(panel, scenario["policies"], labels)
+        _bars(panel, scenario["policies"])
         panel.set_title(scenario["scenario"], fontsize=9)
         panel.set_xlabel("regret, in utility", fontsize=8)
         panel.tick_params(labelsize=7)
@@ -71,7 +76,7 @@ def _panels(scenarios: Sequence[Mapping[str, Any]], height: float, foot: float) 
     names = [*(scenario["scenario"] for scenario in scenarios), *["."] * (across * down - len(scenarios))]
     layout = [names[across * n : across * (n + 1)] for n in range(down)]
     heights = [height] * down + [foot]
-    return panels([*layout, ["names"] * across], 0.8 + 3.7 * across, sum(heights) + 0.4, heights)
+    return panels([*layout, ["names"] * across], max(0.4 + WIDTH * across, 7.0), sum(heights) + 0.4, heights)
 
 
 def _labels(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, Style]:
@@ -83,34 +88,59 @@ def _labels(scenarios: Sequence[Mapping[str, Any]]) -> dict[str, Style]:
     }
 
 
-def _points(axes: Axes, rows: Mapping[str, Row], labels: Mapping[str, Style]) -> None:
-    least = min(row["response_ms"]["mean"] for row in rows.values())
-    most = min(WIDEST * least, 1.15 * max(row["response_ms"]["mean"] for row in rows.values()))
-    placed: list[tuple[float, float]] = []
+def _limits(axes: Axes, rows: Mapping[str, Row]) -> None:
+    """Logarithmic in time; as far as SLOWEST and LOWEST go."""
+    times = [row["response_ms"]["mean"] for row in rows.values()]
+    able = [100 * row["accuracy"] for row in rows.values() if not row["knowing"]] or [0.0]
+    low, high = max(min(able), max(able) - LOWEST), max(able)
+    room = 0.1 * (high - low) + 0.4
+    axes.set_ylim(low - room, high + room)
     axes.set_xscale("log")
-    axes.set_xlim(least / 1.25, 1.12 * most)
-    accuracies = [100 * row["accuracy"] for row in rows.values()]
-    room = 0.08 * (max(accuracies) - min(accuracies)) + 0.4
-    axes.set_ylim(min(accuracies) - room, max(accuracies) + room)
-    for label, row in rows.items():
-        number, colour, marker = labels[label]
-        x, y = min(row["response_ms"]["mean"], most), 100 * row["accuracy"]
-        beyond = row["response_ms"]["mean"] > most
-        axes.plot(x, y, ">" if beyond else marker, color=colour, markersize=4.5)
-        _number(axes, number, x, y, colour, placed)
+    axes.set_xlim(min(times) / 1.3, 1.3 * min(SLOWEST * min(times), max(times)))
     _plain_ticks(axes)
 
 
-def _number(axes: Axes, text: str, x: float, y: float, colour: str, placed: list[tuple[float, float]]) -> None:
-    """Beside its point, where no other number stands: to the right, and farther up or down as long as that is taken."""
-    to_points = axes.transData.transform
-    px, py = (float(v) * 72 / axes.figure.dpi for v in to_points((x, y)))
-    offsets = [(6.0, 0.0), (-11.0, 0.0), (0.0, 8.0), (0.0, -8.0)]
-    offsets += [(dx, dy) for step in range(1, 6) for dy in (8.0 * step, -8.0 * step) for dx in (6.0, -11.0)]
-    free = ((dx, dy) for dx, dy in offsets if all(abs(px + dx - u) > 9 or abs(py + dy - v) > 7 for u, v in placed))
-    dx, dy = next(free, offsets[0])
-    placed.append((px + dx, py + dy))
-    axes.annotate(text, (x, y), (dx, dy), textcoords="offset points", fontsize=6.5, color=colour, va="center")
+def _points(axes: Axes, rows: Mapping[str, Row], labels: Mapping[str, Style]) -> None:
+    """Points, and beside each its number; those that lie upon one another share a list of numbers."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    shared: dict[Place, list[str]] = {}
+    for label, row in rows.items():
+        number, colour, marker = labels[label]
+        x, y = row["response_ms"]["mean"], 100 * row["accuracy"]
+        marker = "^" if y > high else "v" if y < low else ">" if x > right else marker
+        place = min(max(x, left), right), min(max(y, low), high)
+        axes.plot(*place, marker, color=colour, markersize=4.5, clip_on=False)
+        same = next((other for other in shared if _apart(axes, place, other) < 4.0), place)
+        shared.setdefault(same, []).append(number)
+    taken = [_in_points(axes, place) for place in shared]
+    for place, numbers in shared.items():
+        _number(axes, ",".join(numbers), place, taken)
+
+
+def _in_points(axes: Axes, place: Place) -> Place:
+    x, y = axes.transData.transform(place) * 72 / axes.figure.dpi
+    return float(x), float(y)
+
+
+def _apart(axes: Axes, one: Place, other: Place) -> float:
+    (x, y), (u, v) = _in_points(axes, one), _in_points(axes, other)
+    return max(abs(x - u), abs(y - v))
+
+
+def _number(axes: Axes, text: str, place: Place, taken: list[Place]) -> None:
+    """Beside its point, where nothing else stands; every three points of width are a place to be left free."""
+    (x, y), width = _in_points(axes, place), 3.6 * len(text)
+    sides = [(5.0, 0.0), (-5.0 - width, 0.0), (-width / 2, 8.0), (-width / 2, -8.0)]
+    if place[1] == axes.get_ylim()[0]:
+        sides = sides[2:3]  # beside it the axis would strike it through
+    sides += [(dx, dy) for step in (1, 2, 3) for dy in (8.0 * step, -8.0 * step) for dx in (5.0, -5.0 - width)]
+    spots = {side: [(x + side[0] + 3.6 * n, y + side[1]) for n in range(len(text) + 1)] for side in sides}
+    free = (
+        side for side, of in spots.items() if all(abs(a - u) > 3 or abs(b - v) > 6 for a, b in of for u, v in taken)
+    )
+    dx, dy = next(free, sides[0])
+    taken += spots[dx, dy]
+    axes.annotate(text, place, (dx, dy), textcoords="offset points", fontsize=6.5, va="center", annotation_clip=False)
 
 
 def _plain_ticks(axes: Axes) -> None:
@@ -127,16 +157,16 @@ def _names(axes: Axes, labels: Mapping[str, Style]) -> None:
     axes.set_axis_off()
     for label, (number, colour, marker) in labels.items():
         axes.plot([], [], marker, color=colour, markersize=4.5, label=f"{number} {label}")
-    axes.legend(fontsize=7, loc="center", ncols=5, frameon=False)
+    axes.legend(fontsize=7, loc="center", ncols=LABELS, frameon=False)
 
 
-def _bars(axes: Axes, rows: Mapping[str, Row], labels: Mapping[str, Style]) -> None:
+def _bars(axes: Axes, rows: Mapping[str, Row]) -> None:
     ranked = sorted(rows, key=lambda label: -rows[label]["regret"])
     values = [rows[label]["regret"] for label in ranked]
     halves = [_half(rows[label]["intervals"]["regret"]) for label in ranked]
-    colours = [labels[label][1] for label in ranked]
-    axes.barh(range(len(ranked)), values, xerr=halves, color=colours, height=0.65, error_kw={"elinewidth": 0.8})
+    axes.barh(range(len(ranked)), values, xerr=halves, color=COLOURS[5], height=0.65, error_kw={"elinewidth": 0.8})
     axes.set_yticks(range(len(ranked)), ranked)
+    axes.set_ylim(-0.6, len(ranked) - 0.4)
     axes.grid(visible=False, axis="y")
     axes.axvline(0.0, color="black", linewidth=0.6)
 
