@@ -353,7 +353,7 @@ class Experiment:
         return ServiceTimes(calibration, lambda block: stream(seed, streams.CLOUD_TIMES, device, block))
 
     def workload(self, seed: int, device: int, requests: int | None = None) -> Workload:
-        """A device's requests; samples in a random order without repeats until all were used."""
+        """A device's requests; samples in the scenario's order without repeats until all were used."""
         group = self.group(device)
         count = self.scenario.requests if requests is None else requests
         arrivals, intensity = self.arrivals[group.number], self.intensity(group, device - group.first)
@@ -362,7 +362,7 @@ class Experiment:
             times_s = arrivals.times_s(count, stream(seed, streams.ARRIVALS, device))
             times_s = times_s if intensity is None else intensity.warp(times_s)
             times, count = times_s.tolist(), len(times_s)
-        positions = self._positions(stream(seed, streams.SAMPLES, device), count)
+        positions = self._positions(stream(seed, streams.SAMPLES, device), count, group.config.order == "in-order")
         test = self.recording.test
         return Workload(
             device,
@@ -409,8 +409,12 @@ class Experiment:
                 raise ArtifactError(f"{self.bundle.samples}: none of its samples is in the recording's test part")
         return pool
 
-    def _positions(self, rng: np.random.Generator, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def _positions(
+        self, rng: np.random.Generator, count: int, in_order: bool
+    ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         rounds = max(1, -(-count // len(self.pool)))
+        if in_order:
+            return np.tile(np.roll(self.pool, -rng.integers(len(self.pool))), rounds)[:count]
         return np.concatenate([rng.permutation(self.pool) for _ in range(rounds)])[:count]
 
 

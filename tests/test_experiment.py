@@ -197,6 +197,20 @@ LEAVE = {"kind": "leave", "at_s": 0.5, "for_s": 1.0, "on": "phones", "share": 0.
 BURST = {"kind": "burst", "at_s": 1.5, "for_s": 0.5, "factor": 2, "on": "phones"}
 
 
+def test_frames_come_in_order(tmp_path: Path) -> None:
+    """As they were recorded, round and round, from another one on in every run and on every device."""
+    experiment = synthetic.experiment(tmp_path, requests=450, devices__order="in-order", devices__count=3)
+    starts = set()
+    for seed in range(3):
+        for device in range(3):
+            positions = np.array(experiment.workload(seed, device).positions)
+            assert len(positions) == 450
+            assert (np.diff(positions) % 200 == 1).all()
+            assert sorted(positions[:200]) == list(range(200))
+            starts.add(positions[0])
+    assert len(starts) > 3
+
+
 def test_leave_and_burst_warp_arrivals(tmp_path: Path) -> None:
     experiment = world(tmp_path, events=[LEAVE, BURST])
     assert experiment.workload(0, 3, 5).arrival_s == [0.0, 1.5, 1.75, 2.0, 2.5], "the first half of the group leaves"

@@ -163,8 +163,8 @@ def test_scenarios_travel_between_processes(folder: Path) -> None:
         ("requests:", "4:10: requests: found nothing (null); expected a whole number; the default is 2000"),
         ("seed: 1e30", "4:7: seed: found 1e+30; expected a whole number; the default is 0"),
         ("name: 5", "4:7: name: found 5; expected text (in quotes); the default is \"\""),
-        ("devices: 3", "4:10: devices: found 3; expected a mapping with the keys count, hardware, arrivals, policy, "
-                       "deadline_ms, pipeline, retries, access_point, uplink, downlink, energy"),
+        ("devices: 3", "4:10: devices: found 3; expected a mapping with the keys count, hardware, arrivals, order, "
+                       "policy, deadline_ms, pipeline, retries, access_point, uplink, downlink, energy"),
         ("devices: {cont: 2}", "4:11: devices.cont: unknown key 'cont'; did you mean 'count' or 'access_"),
         ("devices: {pipeline: yes}", "4:21: devices.pipeline: found 'yes'; expected true or false; the"),
         ("devices: {deadline_ms: -1}", "4:24: devices.deadline_ms: found -1; expected a number greater than 0; "

@@ -119,6 +119,9 @@ class Devices(Section):
     `--edge` wrote."""
     arrivals: Annotated[Spec, Zoo("arrivals")] = _by_default(Spec("arrivals", "poisson", {"rate_hz": 4.0}))
     """When requests come to one device. Default: Poisson, the usual model of independent requests, 4 per second."""
+    order: Literal["shuffled", "in-order"] = "shuffled"
+    """In which order a device takes the test images: at random, or as they were recorded, from a random one on, round
+    and round. Default: at random, because test sets hold no sequences; `in-order` is for frames of a video."""
     policy: Annotated[Spec, Zoo("policy", labels=True)] = _by_default(Spec("policy", "local", {}))
     """What `simulate` and `device` run: a label of `policies`, the name of a policy, or a mapping with its parameters.
     Default: everything on the device, the baseline of the field."""
