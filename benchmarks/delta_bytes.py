@@ -11,6 +11,11 @@ exposure that changes, and cuts: there it will be more bytes.
 
 Codecs are fitted on the bundle's calibration split. Every difference is read again and compared with what `range`
 decodes: a mismatch ends the program. `delta 2` refers to the frame before the last one, as where an answer is late.
+
+    python benchmarks/delta_bytes.py BUNDLE --data images.parquet --write frames.parquet [--pan 0.25]
+
+writes the frames themselves, image after image, as a test set: for `splitexit record BUNDLE --fresh --data
+frames.parquet --pair delta:bits=3@5` and for live runs of scenarios with `devices: {order: in-order}`.
 """
 
 from __future__ import annotations
@@ -21,12 +26,16 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -128,11 +137,48 @@ def fitted(bundle: Bundle, train: str, split: int, bits: int) -> tuple[Delta, Ra
     return Delta(shape=shape, tensors=tensors, bits=bits), Range(shape=shape, tensors=tensors, bits=bits)
 
 
+def films(options: argparse.Namespace, bundle: Bundle, images: Array, motion: Motion) -> list[list[Array]]:
+    """The frames of every image."""
+    _, height, width = bundle.spec.input_shape
+    return [
+        list(frames(image, (height, width), motion, options.frames, options.noise, options.seed + number))
+        for number, image in enumerate(images)
+    ]
+
+
+def compared(options: argparse.Namespace, bundle: Bundle) -> list[Bytes]:
+    """Every codec at every split under every motion."""
+    runtime, found, console = Runtime(bundle), list[Bytes](), Console(stderr=True)
+    images = data.read(options.data, "test", channels=bundle.spec.input_shape[0], limit=options.images).images
+    with one_thread():
+        for split, bits in track([(s, b) for s in options.split for b in options.bits], "codecs", console=console):
+            codec, base = fitted(bundle, options.train, split, bits)
+            for motion in MOTIONS:
+                rows = measure(runtime, codec, base, films(options, bundle, images, motion), split)
+                means = (round(float(mean), 1) for mean in np.mean(rows, axis=0))
+                found.append(Bytes(split, codec.codec_id, str(motion), len(rows), *means))
+    return found
+
+
+def write(options: argparse.Namespace, bundle: Bundle) -> None:
+    """The frames as a test set, with the labels of the images that they come from."""
+    source = data.read(options.data, "test", channels=bundle.spec.input_shape[0], limit=options.images)
+    columns: dict[str, list[Any]] = {"image": [], "label": []}
+    for film, label in zip(films(options, bundle, source.images, Motion(options.pan)), source.labels, strict=True):
+        for frame in film:
+            file = BytesIO()
+            Image.fromarray(frame.squeeze()).save(file, "PNG")
+            columns["image"].append({"bytes": file.getvalue(), "path": None})
+            columns["label"].append(int(label))
+    names = {"class_names": json.dumps(source.class_names)}
+    pq.write_table(pa.table(columns).replace_schema_metadata(names), options.write)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--train", required=True, help="the bundle's training images")
+    parser.add_argument("--train", help="the bundle's training images")
     parser.add_argument("--data", required=True, help="images to move over, of the bundle's size or larger")
     parser.add_argument("--split", type=int, nargs="+", default=[3, 5])
     parser.add_argument("--bits", type=int, nargs="+", default=[2, 3, 4])
@@ -141,25 +187,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--noise", type=float, default=1.0, help="levels of 255 (default 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one document")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="only write frames, as a Parquet file of images")
+    parser.add_argument("--pan", type=float, default=0.25, help="of what is written, in pixels a frame (default 0.25)")
     options = parser.parse_args(arguments)
+    if options.train is None and options.write is None:
+        parser.error("--train is missing: codecs are fitted on the bundle's calibration split")
     bundle = Bundle.open(options.bundle)
-    runtime, (channels, *side) = Runtime(bundle), bundle.spec.input_shape
-    height, width = side
-    images = data.read(options.data, "test", channels=channels, limit=options.images).images
-    found, console = [], Console(stderr=True)
-    with one_thread():
-        for split, bits in track([(s, b) for s in options.split for b in options.bits], "codecs", console=console):
-            codec, base = fitted(bundle, options.train, split, bits)
-            for motion in MOTIONS:
-                films = [
-                    list(frames(image, (height, width), motion, options.frames, options.noise, options.seed + number))
-                    for number, image in enumerate(images)
-                ]
-                rows = measure(runtime, codec, base, films, split)
-                means = (round(float(mean), 1) for mean in np.mean(rows, axis=0))
-                found.append(Bytes(split, codec.codec_id, str(motion), len(rows), *means))
+    if options.write is not None:
+        write(options, bundle)
+        return 0
+    found = compared(options, bundle)
     if options.json:
-        settings = {key: str(value) if key == "bundle" else value for key, value in vars(options).items()}
+        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
         print(json.dumps({"settings": settings, "rows": [asdict(row) for row in found]}, indent=1))
     else:
         Console(width=120).print(table(found))
