@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from math import exp, lgamma, log, pi
 
 import numpy as np
@@ -144,3 +145,16 @@ def test_long_runs_go_on_for_ever() -> None:
     assert abs(detector.level(state)) < 0.03
     found = [detector.observe(state, log(3) + value) for value in noisy(rng, 5).tolist()]
     assert sum(found) == 1
+
+
+def test_the_benchmark_says_what_it_says_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """benchmarks/changes.py: no alarm of ours, many of a 5 % trigger, steps found."""
+    from benchmarks import changes
+
+    assert changes.main(["--runs", "1", "--json"]) == 0
+    rows = {(row["detector"], row["samples"]): row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert rows["declared", "transfer"]["alarms_per_1000"] == 0.0
+    assert rows["declared", "transfer"]["steps"]["0.1"] == {"once": 1.0, "missed": 0.0, "delay": 2.0, "longest": 2}
+    assert rows["5 %", "transfer"]["alarms_per_1000"] > 50
+    assert changes.main(["--runs", "1"]) == 0
+    assert "exactly once" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from splitexit.calibration import Distribution
 from splitexit.decision import ExitCheck, Plan, Setting
 from splitexit.errors import InputError, ScenarioError
 from splitexit.experiment import Experiment
-from splitexit.policies._adaptive import PROBE_EVERY, Adaptive
+from splitexit.policies._adaptive import PROBE_EVERY, Adaptive, uplink_bps
 from splitexit.policies.edgent_dynamic import EdgentDynamic
 from splitexit.policies.neurosurgeon import Neurosurgeon
 from splitexit.policies.spinn import Spinn
@@ -278,12 +278,18 @@ def test_a_refusal_says_nothing_of_the_link() -> None:
     assert policy.replans == 0
 
 
-@pytest.mark.parametrize("kind", ["edgent_dynamic", "spinn"])
-def test_one_event_in_the_simulator_is_one_new_plan(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The link has a third of its rate from 20 s on; times vary by 20 %. Everything is sent before and after."""
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Adaptive]:
+    """The adaptive policies of all simulated devices, as they come."""
     found: list[Adaptive] = []
     begin = Adaptive._begin
     monkeypatch.setattr(Adaptive, "_begin", lambda self, levels: (found.append(self), begin(self, levels)))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["edgent_dynamic", "spinn"])
+def test_one_event_in_the_simulator_is_one_new_plan(kind: str, tmp_path: Path, plans: list[Adaptive]) -> None:
+    """The link has a third of its rate from 20 s on; times vary by 20 %. Everything is sent before and after."""
     spread = Distribution((0.08, 0.1, 0.12))
     of = synthetic.experiment(
         tmp_path,
@@ -296,7 +302,24 @@ def test_one_event_in_the_simulator_is_one_new_plan(kind: str, tmp_path: Path, m
         policies={"edgent_dynamic": "edgent_dynamic", "spinn": {"name": "spinn", "limits": [], "exits": []}},
     )
     rows = simulate(of, kind, 0)
-    assert [policy.replans for policy in found] == [1]
+    assert [policy.replans for policy in plans] == [1]
     assert {row.split >= 0 for row in rows} == {True}
-    rate_bps = np.exp(found[0]._levels[0])
+    rate_bps = np.exp(plans[0]._levels[0])
     assert rate_bps == pytest.approx(0.3e6, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["edgent_dynamic", "spinn"])
+def test_a_steady_scenario_needs_one_plan(kind: str, plans: list[Adaptive]) -> None:
+    """The quickstart: measured times with their outliers, random arrivals, payloads of a few hundred bytes."""
+    of = Experiment.open(load(Path(__file__).parents[1] / "scenarios" / "quickstart.yaml"))
+    simulate(of, kind, 0, 300)
+    assert [policy.replans for policy in plans] == [0]
+
+
+def test_a_transfer_that_was_all_round_trip_says_little() -> None:
+    of = instances.chain(synthetic.spec(4))
+    short = instances.transfer(of, 1e9, payload_bytes=100)
+    assert [*uplink_bps(short, of, 1e9)] == []
+    assert [*uplink_bps(short, of, 1e4)] == [pytest.approx(800 / (0.1 * short.transfer_s))]
+    assert [*uplink_bps(instances.transfer(of, 1e6), of, 1e9)] == [pytest.approx(1e6)]
+    assert [*uplink_bps(replace(short, payload_bytes=0), of, 1e4)] == []

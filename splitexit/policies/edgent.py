@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
-
-import numpy as np
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from math import inf
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from splitexit.codecs import canonical
 from splitexit.decision import LinkEstimate, Observation, Plan, Setting
@@ -14,6 +14,8 @@ from splitexit.policies import Policy
 from splitexit.policies.oracle import candidates
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from splitexit.bundle import ModelSpec
 
 
@@ -42,9 +44,8 @@ class Edgent(Policy):
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Tabulates every exit and partition, the deepest exit first."""
         self.outlook = Outlook.of(sized(setting, self.codecs), setting)
-        ends = [end(plan, setting.spec) for plan in self.outlook.plans]
-        # For every row, the rows of its exit.
-        self._same = [slice(ends.index(e), len(ends) - ends[::-1].index(e)) for e in ends]
+        by_exit = groupby(_rows(self.outlook), key=lambda row: end(row.plan, setting.spec))
+        self._exits = [_worth_a_look([*rows]) for _, rows in by_exit]
 
     def decide(self, observation: Observation) -> Plan:
         """Under the present link estimate and edge load."""
@@ -53,15 +54,48 @@ class Edgent(Policy):
 
     def plan(self, link: LinkEstimate, wait_s: float, left_s: float) -> Plan:
         """For such a link, such a wait at the edge, and so much time until the deadline."""
-        outlook = self.outlook
-        expected_s = outlook.latency_s(link, wait_s)
-        late = expected_s + outlook.spare_s > left_s
-        first = int(late.argmin())
-        if late[first]:
-            return outlook.plans[int(expected_s.argmin())]
-        rows = self._same[first]
-        expected_s[late] = np.inf
-        return outlook.plans[rows.start + int(expected_s[rows].argmin())]
+        away_s, per_bit_s = link.rtt_s + wait_s, 1.0 / link.rate_bps
+        fastest_s, fastest = inf, _LOCAL
+        for rows in self._exits:
+            best_s, best = inf, None
+            for fixed_s, sent, bits, spare_s, plan in rows:
+                expected_s = fixed_s + sent * away_s + bits * per_bit_s
+                if expected_s < fastest_s:
+                    fastest_s, fastest = expected_s, plan
+                if expected_s < best_s and expected_s + spare_s <= left_s:
+                    best_s, best = expected_s, plan
+            if best is not None:
+                return best
+        return fastest
+
+
+_LOCAL = Plan()
+
+
+class _Row(NamedTuple):
+    """One plan's part of T: seconds on both sides, whether it is sent, its bits, and what it must spare."""
+
+    fixed_s: float
+    sent: float
+    bits: float
+    spare_s: float
+    plan: Plan
+
+
+def _rows(outlook: Outlook) -> Iterator[_Row]:
+    fixed_s = outlook.device_s + outlook.edge_s
+    columns = (fixed_s, outlook.sent, 8.0 * outlook.size_bytes, outlook.spare_s)
+    return map(_Row._make, zip(*(column.tolist() for column in columns), outlook.plans, strict=True))
+
+
+def _worth_a_look(rows: list[_Row]) -> list[_Row]:
+    """Those that no other one equals or betters whatever the link is like; of equal ones the first."""
+    return [row for n, row in enumerate(rows) if not any(_betters(other, row, k < n) for k, other in enumerate(rows))]
+
+
+def _betters(other: _Row, row: _Row, before: bool) -> bool:
+    no_worse = all(a <= b for a, b in zip(other[:4], row[:4], strict=True))
+    return no_worse and (before or other[:4] != row[:4])
 
 
 def sized(setting: Setting, codecs: Sequence[str] | None) -> list[Plan]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import log
+from math import exp, log
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Le
 
 from splitexit.decision import LinkEstimate, Outcome, Plan, Setting
-from splitexit.policies._adaptive import Adaptive, log_rate
+from splitexit.policies._adaptive import Adaptive, uplink_bps
 from splitexit.policies.edgent import Edgent
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class EdgentDynamic(Adaptive):
         return min(max(nearest, 0), len(self._map) - 1)
 
     def _measured(self, outcome: Outcome) -> Iterator[tuple[int, float]]:
-        yield from ((0, value) for value in log_rate(outcome, self._setting, float(self._levels[0])))
+        yield from ((0, rate_bps) for rate_bps in uplink_bps(outcome, self._setting, exp(self._levels[0])))
 
     def _choose(self, levels: Array) -> tuple[Plan, Plan]:
         return self._map[self.state(levels)]

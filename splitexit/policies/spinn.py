@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import exp, expm1, log, log1p
-from typing import TYPE_CHECKING, Annotated, get_args
+from math import exp, expm1, log
+from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
 
 import numpy as np
 from annotated_types import Gt
@@ -14,7 +14,7 @@ from splitexit.codecs import canonical
 from splitexit.decision import ExitCheck, LinkEstimate, Outcome, Plan, Setting
 from splitexit.errors import InputError
 from splitexit.outlook import Outlook
-from splitexit.policies._adaptive import Adaptive, log_rate
+from splitexit.policies._adaptive import Adaptive, uplink_bps
 from splitexit.policies._sla import Limit, Metric, choose
 from splitexit.results import DEVICE
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from splitexit.changes import Array
 
 RATE, WAIT, EDGE_FACTOR, DEVICE_FACTOR = range(4)
-"""The levels: logarithms of the uplink's rate, of 1 + wait / edge time, and of how much slower edge and device are."""
+"""What is measured: the uplink's rate, 1 + wait / edge time, and how much slower edge and device are."""
+
+SEVERAL = 10
+"""So many times of computing or waiting are averaged before a change is looked for [inferred]."""
 
 MOVED = log(1.05)
 """SPINN plans anew when an estimate has moved by more than 5 % [inferred]; here it must have changed as well."""
@@ -56,6 +59,8 @@ class Spinn(Adaptive):
         edge_exits: whether the edge may leave early too, by the same threshold; needs its exits in the recording.
         timeout_ms: give up waiting for the edge after so long, if that is before the deadline's own limit.
     """
+
+    several: ClassVar[tuple[int, ...]] = (1, SEVERAL, SEVERAL, SEVERAL)
 
     def __init__(
         self,
@@ -129,15 +134,15 @@ class Spinn(Adaptive):
         return bool(np.abs(levels - others).max() > MOVED)
 
     def _measured(self, outcome: Outcome) -> Iterator[tuple[int, float]]:
-        yield from ((RATE, value) for value in log_rate(outcome, self._setting, float(self._levels[RATE])))
+        yield from ((RATE, rate_bps) for rate_bps in uplink_bps(outcome, self._setting, exp(self._levels[RATE])))
         expected_s = device_s(outcome, self._setting)
         if outcome.device_s > 0.0 and expected_s > 0.0:
-            yield DEVICE_FACTOR, log(outcome.device_s / expected_s)
+            yield DEVICE_FACTOR, outcome.device_s / expected_s
         if outcome.edge_reading is not None and self._edge_s > 0.0:
-            yield WAIT, log1p(max(0.0, outcome.edge_wait_s) / self._edge_s)
+            yield WAIT, 1.0 + max(0.0, outcome.edge_wait_s) / self._edge_s
             expected_s = edge_s(outcome.plan, outcome.edge_reading.exit, self._setting)
             if outcome.edge_compute_s > 0.0 and expected_s > 0.0:
-                yield EDGE_FACTOR, log(outcome.edge_compute_s / expected_s)
+                yield EDGE_FACTOR, outcome.edge_compute_s / expected_s
 
 
 def device_s(outcome: Outcome, setting: Setting) -> float:
