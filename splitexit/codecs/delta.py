@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Annotated, Any
@@ -57,6 +58,11 @@ class Delta(ReferringCodec, Range):
         super().__init__(shape=shape, tensors=tensors, bits=bits, per=per)
         self._rest = self._table.argmax(axis=1).astype(np.uint8)[:, None]
         self._mask = np.uint8(2**bits - 1)
+
+    @classmethod
+    def fit(cls, features: Array, gradients: Callable[[], Array], *, bits: int = 4, per: Per = "tensor") -> Tensors:
+        """As `range`'s, with the default of this codec."""
+        return super().fit(features, gradients, bits=bits, per=per)
 
     def _levels(self, features: Array) -> Array:
         return self._quantise(features)
