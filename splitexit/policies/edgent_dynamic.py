@@ -27,9 +27,10 @@ class EdgentDynamic(Adaptive):
         R = exp(accuracy) + 1 / T  where T meets the deadline, else 0        (T in seconds)
 
     and where none meets it the least T [inferred]. While it runs, Bayesian change-point detection on the rates at which
-    payloads went up; after a change, the state nearest to the new rate. Accuracy is that on the calibration split, so a
-    lossy codec counts with its own. Deadline and offloads as for `edgent`, but here the deadline is the scenario's: the
-    map is made beforehand.
+    payloads went up; after a change, the state nearest to the new rate. Of the requests that stay on the device by plan
+    every 50th is sent, to see what the link is like. Accuracy is that on the calibration split, so a lossy codec counts
+    with its own. Deadline and offloads as for `edgent`, but here the deadline is the scenario's: the map is made
+    beforehand.
 
     Args:
         objective: `reward` as above. It was made for answers that take about a second: at tens of milliseconds 1 / T

@@ -41,8 +41,9 @@ class Spinn(Adaptive):
     within 1 % of its best by the second, and so on [inferred].
 
     It plans anew when change-point detection finds that the link's rate, the wait at the edge, or the speed of either
-    side has changed, and by more than 5 %. Where the edge does not reply in time, the most confident exit that the
-    device has read answers; if it has read none, it computes on to the next one.
+    side (averages of ten requests) has changed, and by more than 5 %. Of the requests that stay on the device by plan
+    every 50th is sent, to see whether that pays again. Where the edge does not reply in time, the most confident exit
+    that the device has read answers; if it has read none, it computes on to the next one.
 
     Metrics are expected values for one request: `latency_ms`, `device_ms` and `server_ms` (computing on either side),
     `bytes` (sent, with framing), `throughput_rps` (one over the longest of device, link and server time [inferred]),
