@@ -24,18 +24,16 @@ from splitexit.fleet import Cell, Downtime, Group, cells_of, downtimes_of, group
 from splitexit.hardware import calibration_on
 from splitexit.inference import Decider
 from splitexit.links import Fifo, Link
-from splitexit.links.modulated import Modulated, Window
 from splitexit.links.sharing import Sharing
 from splitexit.policies import Policy
 from splitexit.recording import Recording
 from splitexit.results import DEVICE, EDGE
 from splitexit.scenario import HOST as HOST
-from splitexit.scenario import AccessPoint, Cloud, Devices, Scenario, Spec
-from splitexit.scenario.events import Bandwidth, LinkEvent
+from splitexit.scenario import Cloud, Scenario
+from splitexit.scenario.events import LinkEvent
 from splitexit.streams import stream
+from splitexit.wiring import DIRECTIONS, Links, fresh
 from splitexit.workload import Workload as Workload
-
-_DIRECTIONS = {"up": (0,), "down": (1,), "both": (0, 1)}
 
 CLOUD_CODEC = "raw"
 """How the edge passes features on to the cloud: as they are, so that the answers are those that were recorded."""
@@ -90,7 +88,7 @@ class Experiment:
         for n, event in enumerate(scenario.events):
             if isinstance(event, LinkEvent):
                 labels = [event.on] if event.on else [*scenario.fleet, *scenario.access_points]
-                found = (self._link_misfit(label, _DIRECTIONS[event.direction]) for label in labels)
+                found = (self._link_misfit(label, DIRECTIONS[event.direction]) for label in labels)
                 if what := next(filter(None, found), ""):
                     yield ("events", n), what
 
@@ -100,7 +98,7 @@ class Experiment:
         owner = scenario.access_points.get(label) or scenario.fleet[label]
         try:
             for direction in directions:
-                self._link(scenario.links(owner)[direction]).sent_bytes(0.0, 0.0)
+                self.links.of(scenario.links(owner)[direction]).sent_bytes(0.0, 0.0)
         except InputError as error:
             return str(error)
         return ""
@@ -227,7 +225,7 @@ class Experiment:
             count=group.count,
             sent_bytes=rpc.uplink_overhead_bytes,
             reply_bytes=rpc.downlink_bytes,
-            downlink_bps=self._link(down).mean_bps,
+            downlink_bps=self.links.of(down).mean_bps,
         )
 
     def _codecs(self, device: Calibration) -> dict[int, tuple[str, ...]]:
@@ -239,21 +237,14 @@ class Experiment:
 
     def _prior(self, group: Group) -> LinkEstimate:
         """The links' nominal figures, as a device would have them from its contract or a probe."""
-        (up, down), rpc = map(self._link, self.scenario.links(group.config)), self.edge_calibration.rpc
+        (up, down), rpc = map(self.links.of, self.scenario.links(group.config)), self.edge_calibration.rpc
         reply_s = 8.0 * rpc.downlink_bytes / down.mean_bps
         return LinkEstimate(up.mean_bps, up.delay_s + down.delay_s + reply_s + rpc.seconds.mean)
 
     @cached_property
-    def _read(self) -> list[tuple[Spec, Link]]:
-        return []
-
-    def _link(self, spec: Spec) -> Link:
-        """The link that the scenario describes so; equal ones are one, and a trace is read once."""
-        found = [link for known, link in self._read if known == spec]
-        if not found:
-            found = [spec.create()]
-            self._read.append((spec, found[0]))
-        return found[0]
+    def links(self) -> Links:
+        """The scenario's links under its events."""
+        return Links(self.scenario)
 
     def uplink(self, seed: int, device: int) -> Fifo:
         """A device's fresh uplink, under the scenario's events; for devices with links of their own."""
@@ -265,7 +256,7 @@ class Experiment:
 
     def _own(self, direction: int, device: int, rng: np.random.Generator) -> Link:
         group = self.group(device)
-        return _fresh(self._under_events(group.label, group.config, direction), rng)
+        return self.links.fresh(group.label, group.config, direction, rng)
 
     def cell_uplink(self, seed: int, cell: Cell) -> Fifo | Sharing:
         """An access point's fresh uplink, under the scenario's events."""
@@ -276,41 +267,21 @@ class Experiment:
         return self._shared(1, cell, stream(seed, streams.CELL_DOWNLINK, cell.index))
 
     def _shared(self, direction: int, cell: Cell, rng: np.random.Generator) -> Fifo | Sharing:
-        link = _fresh(self._under_events(cell.label, cell.config, direction), rng)
+        link = self.links.fresh(cell.label, cell.config, direction, rng)
         return Fifo(link) if cell.config.sharing == "fifo" else Sharing(link)
 
     def cloud_uplink(self, seed: int) -> Fifo:
         """The fresh link from the edge to the cloud; only where there is one."""
-        return Fifo(_fresh(self._link(self._cloud.uplink), stream(seed, streams.CLOUD_UPLINK)))
+        return Fifo(fresh(self.links.of(self._cloud.uplink), stream(seed, streams.CLOUD_UPLINK)))
 
     def cloud_downlink(self, seed: int) -> Fifo:
         """And back."""
-        return Fifo(_fresh(self._link(self._cloud.downlink), stream(seed, streams.CLOUD_DOWNLINK)))
+        return Fifo(fresh(self.links.of(self._cloud.downlink), stream(seed, streams.CLOUD_DOWNLINK)))
 
     @property
     def _cloud(self) -> Cloud:
         assert self.scenario.cloud is not None, "the scenario has no cloud"
         return self.scenario.cloud
-
-    @cached_property
-    def _modulated(self) -> dict[tuple[str, int], Link]:
-        """Of every group and label of access points, the links of both directions under the scenario's events."""
-        return {}
-
-    def _under_events(self, label: str, of: Devices | AccessPoint, direction: int) -> Link:
-        key = (label, direction)
-        if key not in self._modulated:
-            link, windows = self._link(self.scenario.links(of)[direction]), self.windows(label, direction)
-            self._modulated[key] = Modulated(link, windows) if windows else link
-        return self._modulated[key]
-
-    def windows(self, label: str, direction: int) -> list[Window]:
-        """When the links of a group or access point are slower, and by what factor; direction 0 is up, 1 down."""
-        return [
-            (event.at_s, event.end_s, event.factor if isinstance(event, Bandwidth) else 0.0)
-            for event in self.scenario.events
-            if isinstance(event, LinkEvent) and event.on in (None, label) and direction in _DIRECTIONS[event.direction]
-        ]
 
     def decider(self, label: str, seed: int, device: int) -> Decider:
         """A prepared instance of the policy with this label for a device: fresh, but that stateless ones are shared.
@@ -416,9 +387,3 @@ class Experiment:
         if in_order:
             return np.tile(np.roll(self.pool, -rng.integers(len(self.pool))), rounds)[:count]
         return np.concatenate([rng.permutation(self.pool) for _ in range(rounds)])[:count]
-
-
-def _fresh(link: Link, rng: np.random.Generator) -> Link:
-    fresh = link.fork()
-    fresh.reseed(rng)
-    return fresh

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from splitexit.bundle import Bundle
 from splitexit.decision import Plan
 from splitexit.errors import ArtifactError
@@ -63,6 +61,8 @@ class Footprint:
 
 def _sizes(path: Path) -> Iterator[tuple[str, int]]:
     """Name and bytes of every tensor."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "numpy") as file:
             for name in file.keys():  # noqa: SIM118 - it is no mapping

@@ -147,9 +147,9 @@ def test_events_on_links(tmp_path: Path) -> None:
         {"kind": "bandwidth", "at_s": 5, "factor": 0.5, "on": "cell", "direction": "down"},
     ]
     experiment = world(tmp_path, events=events)
-    assert experiment.windows("phones", 0) == [(1.0, 3.0, 0.0)]
-    assert experiment.windows("cell", 0) == [(1.0, 3.0, 0.0)]
-    assert experiment.windows("cell", 1) == [(1.0, 3.0, 0.0), (5.0, inf, 0.5)]
+    assert experiment.links.windows("phones", 0) == [(1.0, 3.0, 0.0)]
+    assert experiment.links.windows("cell", 0) == [(1.0, 3.0, 0.0)]
+    assert experiment.links.windows("cell", 1) == [(1.0, 3.0, 0.0), (5.0, inf, 0.5)]
     assert isinstance(experiment.uplink(0, 3).link, Modulated)
     assert experiment.uplink(0, 3).send(0.5, 125_000)[1] == pytest.approx(3.5), "half of it before, half after"
     nothing = world(tmp_path, events=[{"kind": "outage", "at_s": 1, "on": "cell"}])

@@ -122,6 +122,6 @@ def _path(plain: Logged, devices: Sequence[int], cell: Cell | None, scenario: Li
     nominal_s = scenario.delay_s + down.delay_s
     up_s = delay_s * (scenario.delay_s / nominal_s if nominal_s else 0.5)
     back: Link = Constant(mbps=down.mean_bps / 1e6, delay_ms=1e3 * (delay_s - up_s))
-    if windows := plain.windows(cell.label if cell else group.label, 1):
+    if windows := plain.links.windows(cell.label if cell else group.label, 1):
         back = Modulated(back, windows)
     return Path(measured.uplink(scenario, up_s), back, measured)
