@@ -17,7 +17,7 @@ from splitexit.policies.edgent_dynamic import EdgentDynamic
 from splitexit.policies.jalad import Jalad
 from splitexit.policies.neurosurgeon import Neurosurgeon
 from splitexit.policies.spinn import Spinn
-from splitexit.results import column, to_table
+from splitexit.results import column, to_table, utilities
 from splitexit.sim import simulate
 from tests import instances, synthetic
 
@@ -230,3 +230,18 @@ def check_limits(number: int, of: Setting) -> None:
         device=replace(of.device, encode=free),
     )
     assert instances.observe(policy, link, left_s=inf).split == min(of.codecs)
+
+
+def test_none_beats_the_oracle_without_contention(tmp_path: Path) -> None:
+    """On any single request, queues being empty."""
+    own = {name: {"name": name} for name in ("edgent", "edgent_dynamic", "spinn", "jalad")}
+    of = synthetic.experiment(
+        tmp_path,
+        requests=120,
+        devices__arrivals={"name": "periodic", "rate_hz": 0.5},
+        utility={"accuracy": 1.0, "latency_per_s": 4.0, "miss": 0.5},
+        policies=own | {"oracle": "oracle"},
+    )
+    best = utilities(to_table(simulate(of, "oracle", 0)), of.scenario.utility)
+    for label in own:
+        assert (utilities(to_table(simulate(of, label, 0)), of.scenario.utility) <= best + 1e-9).all(), label
