@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         print(json.dumps({"runs": options.runs, "rows": rows}, indent=1))
     else:
-        Console().print(table(rows))
+        Console(width=120).print(table(rows))
         print(
             "False alarms per 1,000 transfers; of the steps, how many were declared exactly once, and the mean delay."
         )
