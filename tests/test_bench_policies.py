@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import pytest
 from splitexit.bench import policies as bench
 from splitexit.bench import policies_show as show
 from splitexit.bench import policy_plan as plan
-from splitexit.bench.policies import PolicyBench, winners
+from splitexit.bench.policies import PolicyBench, above_least, winners
 from splitexit.cli import run
 from splitexit.decision import Observation, Plan
 from splitexit.errors import InputError, UnknownNameError
@@ -114,7 +115,7 @@ def test_the_shipped_scenarios_fit_the_shipped_bundle() -> None:
         plan.find_scenarios(["ltee"])
 
 
-def row(*utility: float, knowing: bool = False, energy: Sequence[float | None] = (1.0, 2.0, 3.0)) -> dict[str, Any]:
+def row(*utility: float, knowing: bool = False, energy: Sequence[float] = (1.0, 2.0, 3.0)) -> dict[str, Any]:
     by_seed: dict[str, Any] = {name: list(utility) for name in bench.BEST}
     return {"knowing": knowing, "by_seed": by_seed | {"device_energy_mj_mean": list(energy)}}
 
@@ -132,10 +133,20 @@ def test_a_winner_is_apart_from_the_second_with_confidence() -> None:
 
 
 def test_equals_and_unknowns_do_not_win() -> None:
-    found = winners({"a": row(1, 1, 1, energy=[None] * 3), "b": row(1, 1, 1)})
+    found = winners({"a": row(1, 1, 1, energy=[math.nan] * 3), "b": row(1, 1, 1)})
     assert not any(of["sure"] for of in found.values())
     assert "device_energy_mj_mean" not in found
     assert not winners({"a": row(1), "b": row(2)})["utility"]["sure"], "one seed says nothing of chance"
+
+
+def test_how_far_each_is_above_the_least_regret() -> None:
+    """By hand: 1, 2, 3 above 0 have the mean 2 and half a width of 2.48, whatever the seeds have in common."""
+    found = above_least({"a": row(5, 6, 8), "b": row(6, 8, 11), "all": row(0, 0, 0, knowing=True)})
+    assert found.keys() == {"a", "b"}
+    assert found["a"] == (0.0, 0.0, 0.0)
+    assert found["b"].mean == 2.0
+    assert found["b"].half == pytest.approx(2.484, abs=1e-3)
+    assert above_least({"all": row(0, knowing=True)}) == {}
 
 
 def test_a_scenario_with_everything(tmp_path: Path) -> None:
@@ -155,6 +166,8 @@ def test_a_scenario_with_everything(tmp_path: Path) -> None:
     assert random["decision_us"]["count"] == 60
     assert 0 < random["decision_us"]["p50"] <= random["decision_us"]["p99"]
     assert len(random["by_seed"]["utility"]) == 3
+    assert random["above_least"]["mean"] == pytest.approx(random["regret"] - found["policies"]["local"]["regret"])
+    assert "above_least" not in oracle
     assert random["utility"] == pytest.approx(sum(random["by_seed"]["utility"]) / 3)
     assert lines == ["scenario: 5 policies, 3 seeds"]
     assert steps[-1] == (18, 18)

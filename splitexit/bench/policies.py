@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter_ns
 from typing import Any
-
-import numpy as np
 
 from splitexit.bench.policy_plan import Field, Settings, open_field
 from splitexit.bundle import file_sha256
@@ -41,7 +42,7 @@ Document = dict[str, Any]
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
-FORMAT = 1
+FORMAT = 3
 """Of a scenario's document; to be raised with every change of what is in it, so that those kept are made again."""
 
 BEST = {
@@ -170,6 +171,8 @@ class PolicyBench:
         every = tuple(run for label in runs for run in runs[label])
         comparison = Comparison(experiment, tuple(runs), tuple(self.seeds), every)
         rows = {label: _row(comparison, label, took[label]) for label in runs}
+        for label, above in above_least(rows).items():
+            rows[label]["above_least"] = above._asdict()
         return {
             "scenario": path.stem,
             "about": about(path),
@@ -206,20 +209,30 @@ def _row(comparison: Comparison, label: str, took: Sequence[int]) -> Document:
     }
 
 
+def above_least(rows: Mapping[str, Document], confidence: float = CONFIDENCE) -> dict[str, Interval]:
+    """By policy that a device could follow: its regret less the least of theirs, with the paired interval.
+
+    Samples that are hard for everybody widen the interval of a regret, but not that of a difference.
+    """
+    able = {label: row["by_seed"]["regret"] for label, row in rows.items() if not row["knowing"]}
+    if not able:
+        return {}
+    least = min(able.values(), key=fmean)
+    return {label: paired(values, least, confidence) for label, values in able.items()}
+
+
 def winners(rows: Mapping[str, Document], confidence: float = CONFIDENCE) -> dict[str, Document]:
     """By metric: the best of the policies that a device could follow, the second, and their paired difference.
 
     `sure` says whether its interval excludes 0; only then is the first one a winner. It is the interval of these two
-    alone, as if nobody had chosen them among many.
+    alone, as if nobody had chosen them among many. What is not known of all of them has no winner.
     """
     found = {}
     for name, sign in BEST.items():
         able = {label: row["by_seed"][name] for label, row in rows.items() if not row["knowing"]}
-        able = {label: values for label, values in able.items() if None not in values and np.isfinite(values).all()}
-        ranked = sorted(able, key=lambda label: -sign * float(np.mean(able[label])))
-        if len(ranked) < 2:
+        if len(able) < 2 or not all(map(math.isfinite, chain.from_iterable(able.values()))):
             continue
-        first, second = ranked[:2]
+        first, second, *_ = sorted(able, key=lambda label: -sign * fmean(able[label]))
         apart = paired(able[first], able[second], confidence)
         found[name] = {"first": first, "second": second, "difference": apart._asdict(), "sure": _apart(apart)}
     return found

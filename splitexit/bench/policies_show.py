@@ -16,6 +16,8 @@ EXPLAINED = (
     "bytes: sent for each request, without framing",
     "regret: utility lost to the best that the oracle could have done in the same state, ± half its interval over "
     "seeds; below 0 where a policy does what the oracle does not consider",
+    "above: regret beyond the least that a device reached, ± half of the paired interval of this difference, in which "
+    "samples that are hard for everybody cancel",
     "changed: requests whose plan differs from that of the device's request before",
     "decide: microseconds of a decision on this machine, median and 99th percentile; –: it needs the truth",
 )
@@ -31,10 +33,17 @@ def _joules(line: Line) -> str:
 
 
 def _regret(line: Line) -> str:
-    found = line["intervals"]["regret"]
+    return f"{line['regret']:.4f}{_half(line['intervals']['regret'])}"
+
+
+def _above(line: Line) -> str:
+    found = line.get("above_least")
+    return "–" if found is None else f"{found['mean']:.4f}{_half(found)}"
+
+
+def _half(found: Mapping[str, Any]) -> str:
     known = found["low"] is not None and math.isfinite(found["low"])
-    half = f" ±{(found['high'] - found['low']) / 2:.4f}" if known else ""
-    return f"{line['regret']:.4f}{half}"
+    return f" ±{(found['high'] - found['low']) / 2:.4f}" if known else ""
 
 
 def _decide(line: Line) -> str:
@@ -57,6 +66,7 @@ COLUMNS: tuple[tuple[str, int, Callable[[Line], str]], ...] = (
     ("bytes", 5, lambda line: f"{line['uplink_bytes_mean']:.0f}"),
     ("utility", 0, _starred("utility", lambda line: f"{line['utility']:.4f}")),
     ("regret", 0, _starred("regret", _regret)),
+    ("above", 1, _above),
     ("changed", 4, lambda line: f"{line['switch_rate']:.0%}"),
     ("decide µs", 2, _decide),
 )

@@ -52,7 +52,8 @@ def accuracy_over_latency(scenarios: Sequence[Mapping[str, Any]], title: str, fi
 
 
 def regret(scenarios: Sequence[Mapping[str, Any]], title: str, file: Path) -> None:
-    """A panel for every scenario: regret of every policy with its interval, the least at the top.
+    """A panel for every scenario: regret of every policy, the least at the top, with the interval of its difference to
+    the least that a device could reach.
 
     Raises UsageError where matplotlib is not installed.
     """
@@ -163,7 +164,7 @@ def _names(axes: Axes, labels: Mapping[str, Style]) -> None:
 def _bars(axes: Axes, rows: Mapping[str, Row]) -> None:
     ranked = sorted(rows, key=lambda label: -rows[label]["regret"])
     values = [rows[label]["regret"] for label in ranked]
-    halves = [_half(rows[label]["intervals"]["regret"]) for label in ranked]
+    halves = [_half(rows[label].get("above_least", {})) for label in ranked]
     axes.barh(range(len(ranked)), values, xerr=halves, color=COLOURS[5], height=0.65, error_kw={"elinewidth": 0.8})
     axes.set_yticks(range(len(ranked)), ranked)
     axes.set_ylim(-0.6, len(ranked) - 0.4)
@@ -172,5 +173,5 @@ def _bars(axes: Axes, rows: Mapping[str, Row]) -> None:
 
 
 def _half(interval: Mapping[str, float | None]) -> float:
-    low, high = interval["low"], interval["high"]
+    low, high = interval.get("low"), interval.get("high")
     return 0.0 if low is None or high is None or not isfinite(low) else (high - low) / 2
