@@ -21,78 +21,12 @@ import numpy as np
 
 from splitexit.bundle import ModelSpec, read_json
 from splitexit.copula import Dependence, Uniforms
-from splitexit.errors import ArtifactError
+from splitexit.distribution import Distribution as Distribution
+from splitexit.errors import ArtifactError, InputError
 from splitexit.results import DEVICE, EDGE
 
 Pair = tuple[int, str]
 """A (split, codec id)."""
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """Seconds, as quantiles at equally spaced probabilities 0, 1/(n−1), …, 1; linear in between."""
-
-    quantiles: tuple[float, ...]
-
-    @classmethod
-    def measured(cls, seconds: Sequence[float], points: int = 101) -> Distribution:
-        """The empirical distribution of `seconds`, kept as `points` quantiles: by default every percentile.
-
-        The last one is not the largest time, which of some hundred is chance, and to which a straight line would
-        lead: it is put where the mean is that of `seconds`, or as close to that as an ascending line allows.
-        """
-        quantiles = np.quantile(seconds, np.linspace(0.0, 1.0, points)).tolist()
-        if quantiles[0] < quantiles[-1]:
-            before = math.fsum(quantiles[:-1]) - quantiles[0] / 2
-            quantiles[-1] = max(quantiles[-2], 2.0 * ((points - 1) * float(np.mean(seconds)) - before))
-        return cls(tuple(quantiles))
-
-    @classmethod
-    def constant(cls, seconds: float) -> Distribution:
-        """Always the same time."""
-        return cls((seconds, seconds))
-
-    @cached_property
-    def mean(self) -> float:
-        """Mean of the piecewise linear quantile function."""
-        q = self.quantiles
-        return (sum(q) - (q[0] + q[-1]) / 2) / (len(q) - 1)
-
-    @cached_property
-    def variance(self) -> float:
-        """Variance of the piecewise linear quantile function, in s²."""
-        q = self.quantiles
-        square = sum(a * a + a * b + b * b for a, b in pairwise(q)) / (3 * (len(q) - 1))
-        return max(0.0, square - self.mean**2)
-
-    @property
-    def median(self) -> float:
-        """Quantile at one half."""
-        return self.at(0.5)
-
-    def at(self, u: float) -> float:
-        """Quantile at probability u in [0, 1]."""
-        q = self.quantiles
-        last = len(q) - 1
-        position = u * last
-        low = int(position)
-        if low == last:
-            return q[low]
-        below = q[low]
-        return below + (q[low + 1] - below) * (position - low)
-
-    def many(self, u: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """`at` for an array."""
-        return np.asarray(np.interp(u, *self._line))
-
-    @cached_property
-    def _line(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Probabilities and their quantiles."""
-        return np.linspace(0.0, 1.0, len(self.quantiles)), np.array(self.quantiles)
-
-    def scaled(self, factor: float) -> Distribution:
-        """Every time multiplied by `factor`."""
-        return Distribution(tuple(q * factor for q in self.quantiles))
 
 
 @dataclass(frozen=True)
@@ -119,7 +53,8 @@ class Calibration:
     of a pass while n other processes of this machine compute too, relative to that of a process alone; by
     default they do not touch each other. live[side], of a `device` and an `edge`, is what the parts take in the
     process of a live one, between everything else that it does, relative to here; 1 where nobody measured it.
-    `machine` describes where and how it was measured.
+    `machine` describes where and how it was measured. regressed[part], of `stages` and `exits`, is for every one of
+    them what regressions per type of layer say of it, relative to what was measured; empty where nobody asked.
     """
 
     machine: Mapping[str, Any]
@@ -134,6 +69,7 @@ class Calibration:
     corun: Mapping[int, float] = field(default_factory=lambda: {0: 1.0})
     dependence: Dependence = field(default_factory=Dependence)
     live: Mapping[str, float] = field(default_factory=dict)
+    regressed: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def batch_factor(self, samples: int) -> float:
         """Time of `samples` >= 1 in one pass relative to that of one: linear between the measured sizes.
@@ -165,6 +101,17 @@ class Calibration:
             encode={pair: time.scaled(factor) for pair, time in self.encode.items()},
             decode={pair: time.scaled(factor) for pair, time in self.decode.items()},
         )
+
+    def by_regression(self) -> Calibration:
+        """Stages and heads with the times that regressions per type of layer say (splitexit.regression).
+
+        Derived machines keep how far those are off [inferred]. Raises InputError where there are none.
+        """
+        if not self.regressed:
+            raise InputError("no regressed times: `splitexit calibrate BUNDLE --layers FILE` adds them")
+        pairs = [(getattr(self, part), self.regressed[part]) for part in ("stages", "exits")]
+        stages, exits = (tuple(t.scaled(f) for t, f in zip(times, of, strict=True)) for times, of in pairs)
+        return replace(self, stages=stages, exits=exits)
 
     def on(self, side: str) -> Calibration:
         """This machine as a live DEVICE or EDGE."""
@@ -214,6 +161,8 @@ class Calibration:
             "dependence": {"within": self.dependence.within, "lag1": self.dependence.lag1},
             "live": dict(self.live),
         }
+        if self.regressed:
+            content["regressed"] = {part: list(factors) for part, factors in self.regressed.items()}
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -239,6 +188,7 @@ class Calibration:
                 corun=_factors("corun", content.get("corun", {"0": 1.0}), first=0),
                 dependence=_dependence(content.get("dependence", {})),
                 live=_sides(content.get("live", {})),
+                regressed=_regressed(content),
             )
         except KeyError as error:
             raise ArtifactError(f"{path}: the key {error} is missing; `splitexit calibrate` writes it") from error
@@ -292,6 +242,15 @@ def _sides(values: Any) -> dict[str, float]:
     if not sides.keys() <= {DEVICE, EDGE} or not all(0.0 < f < math.inf for f in sides.values()):
         raise ValueError(f"live has positive factors of device and edge, found {values}")
     return sides
+
+
+def _regressed(content: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    found = {part: tuple(map(float, factors)) for part, factors in content.get("regressed", {}).items()}
+    expected = {part: len(content[f"{part}_s"]) for part in ("stages", "exits")} if found else {}
+    positive = all(0.0 < factor < math.inf for factors in found.values() for factor in factors)
+    if {part: len(factors) for part, factors in found.items()} != expected or not positive:
+        raise ValueError(f"regressed has a positive factor for each of the stages and exits, found {found}")
+    return found
 
 
 def _pairs_to_json(times: Mapping[Pair, Distribution]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json as json_
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,14 @@ def calibrate(
     rpc: Annotated[bool, typer.Option(help="Measure what a call costs too, or keep what is known of it.")] = True,
     corun: Annotated[bool, typer.Option(help="Measure what other busy processes cost too, or keep that.")] = True,
     only_batch: Annotated[bool, typer.Option("--only-batch", help="Only what batches cost; keep the rest.")] = False,
+    layers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Only what regressions per type of layer say of the stages; keep the rest. Layers are read from the "
+            "file, or measured into it.",
+        ),
+    ] = None,
     edge: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Measure the machine that serves the bundle there.")
     ] = None,
@@ -62,9 +71,11 @@ def calibrate(
     if edge is not None:
         if out is None:
             raise UsageError("--edge: say with --out FILE where the calibration of that machine is to go")
-        if pair or only_batch:
-            raise UsageError("--edge measures what is served there; leave --pair and --only-batch out")
+        if pair or only_batch or layers:
+            raise UsageError("--edge measures what is served there; leave --pair, --only-batch and --layers out")
         measured = _remote(opened, edge, data, repetitions or REMOTE_REPETITIONS, gap_ms / 1e3)
+    elif layers is not None:
+        measured = _regressed(opened, layers)
     elif only_batch:
         measured = _batches_alone(opened, data)
     else:
@@ -129,6 +140,54 @@ def _batches_alone(bundle: Bundle, data: str | None) -> Calibration:
     return calibration.calibrate_batch(bundle, images, command=command_line())
 
 
+def _regressed(bundle: Bundle, file: Path) -> Calibration:
+    """The present calibration with what regressions say; prints how good they are."""
+    from dataclasses import replace
+
+    from splitexit.calibration import Calibration
+    from splitexit.models.layers import Profile, regressed
+
+    present, console = Calibration.load(bundle.calibration, bundle.spec), Console(stderr=True)
+    if file.exists():
+        profile = Profile.load(file)
+    else:
+        with bar(console, "networks") as progress:
+            profile = Profile.measure(bundle.spec.input_shape, progress=progress)
+        profile.save(file)
+    factors, laws = regressed(bundle, profile)
+    for kind, law in laws.laws.items():
+        error = "too few to say how far it is off" if isnan(law.mape) else f"{law.mape:.0%} off on layers held out"
+        console.print(f"{kind:<8}{law.layers:>4} layers  {law.form:<9}{error}", highlight=False)
+    for part, of in factors.items():
+        shown = "  ".join(f"{factor:.2f}" for factor in of)
+        console.print(f"{part}, regressed relative to measured: {shown}", highlight=False, soft_wrap=True)
+    found = replace(present, regressed=factors)
+    regrets = _argmin_regrets(bundle, found)
+    console.print(
+        f"splits chosen by these times take {sum(regrets) / len(regrets):.2%} longer on average than the best, at most "
+        f"{max(regrets):.1%} ({len(regrets)} links of 0.1 to 100 Mbit/s, an edge ten times as fast)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return found
+
+
+def _argmin_regrets(bundle: Bundle, calibration: Calibration) -> list[float]:
+    """Of Neurosurgeon on this machine with an edge ten times as fast."""
+    from dataclasses import replace
+
+    from splitexit.decision import LinkEstimate, Setting, Utility
+    from splitexit.recording import Recording
+    from splitexit.regression import argmin_regret
+
+    says, edge = Recording.load(bundle.recording, bundle.spec), calibration.slowed(0.1)
+    codecs = {s: tuple(c for c in there if (s, c) in calibration.encode) for s, there in says.codecs().items()}
+    links = [LinkEstimate(10 ** (5 + step / 10), rtt_s) for step in range(31) for rtt_s in (0.002, 0.01, 0.05)]
+    true = Setting(bundle.spec, calibration, edge, codecs, says.calibration, links[0], Utility(), 1.0)
+    believed = replace(true, device=calibration.by_regression(), edge=edge.by_regression())
+    return argmin_regret(true, believed, links)
+
+
 def _remote(bundle: Bundle, edge: str, data: str | None, repetitions: int, gap_s: float) -> Calibration:
     """Of the machine that serves there."""
     from splitexit.live.address import Address
@@ -160,6 +219,7 @@ def _document(measured: Calibration, file: Path) -> dict[str, Any]:
         "dependence": {"within": measured.dependence.within, "lag1": measured.dependence.lag1},
         "batch": {str(size): factor for size, factor in measured.batch.items()},
         "corun": {str(number): factor for number, factor in measured.corun.items()},
+        "regressed": {part: list(factors) for part, factors in measured.regressed.items()},
         "rpc_ms": {"mean": 1e3 * measured.rpc.seconds.mean, "p50": 1e3 * measured.rpc.seconds.median},
     }
 

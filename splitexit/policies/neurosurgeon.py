@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,22 +15,29 @@ from splitexit.policies._options import Option, known_energy, local, offered, so
 class Neurosurgeon(Policy):
     """Picks argmin over splits of time, or of energy (Kang et al., ASPLOS 2017).
 
-    It uses measured stage times rather than regressions per layer type, the device's own estimate of the
-    link, and the wait that the edge last reported as server load.
+    It uses the device's own estimate of the link, and the wait that the edge last reported as server load.
 
     Args:
         objective: `latency`, device + transfer + edge time; or `energy`, what computing, sending, the reply and the
             radio's tail take above idle power, which is drawn whatever becomes of a request. A radio's tail ends with
             the next message, so the device counts how often requests come. Energy needs published figures of the
             machine and the radio, or those of `devices.energy`.
+        times: of the stages: `measured`, or `regressed` from layers of other networks by their types and sizes, as in
+            the paper, which `splitexit calibrate --layers` adds to a calibration.
         codecs: only these are considered; by default all that were recorded.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"link", "edge_load"}) | _arrivals.READS
     memory: ClassVar[tuple[str, ...]] = ("_arrivals",)
 
-    def __init__(self, *, objective: Literal["latency", "energy"] = "latency", codecs: list[str] | None = None) -> None:
-        self.objective, self.codecs = objective, codecs
+    def __init__(
+        self,
+        *,
+        objective: Literal["latency", "energy"] = "latency",
+        times: Literal["measured", "regressed"] = "measured",
+        codecs: list[str] | None = None,
+    ) -> None:
+        self.objective, self.times, self.codecs = objective, times, codecs
         self._arrivals = _arrivals.fresh()
         self._local = Option(Plan(), 0.0, 0.0, 0.0, 0.0)
         self._options: list[Option] = []
@@ -39,8 +47,10 @@ class Neurosurgeon(Policy):
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Tabulates, for every (split, codec), the seconds that do not depend on the link, and the bytes.
 
-        Raises InputError where energy is asked for and figures are missing.
+        Raises InputError where energy is asked for and figures are missing, or regressed times and there are none.
         """
+        if self.times == "regressed":
+            setting = replace(setting, device=setting.device.by_regression(), edge=setting.edge.by_regression())
         self._local, self._options = local(setting), offered(setting, self.codecs)
         self._energy = known_energy(setting) if self.objective == "energy" else None
         every = [self._local, *self._options]
