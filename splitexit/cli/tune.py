@@ -63,6 +63,12 @@ def tune(
             "--a", min=0, help="Instead: times the mean (mean, mean-logit), or ratio of successive shares (balanced)."
         ),
     ] = None,
+    choose: Annotated[
+        int | None,
+        typer.Option(
+            "--choose-exits", min=1, metavar="N", help="Read only N early exits: those with the least mean time."
+        ),
+    ] = None,
     temperature: Annotated[
         bool, typer.Option("--temperature", help="Only report a temperature for every exit (needs logits).")
     ] = False,
@@ -81,12 +87,14 @@ def tune(
     opened = Bundle.open(bundle)
     recording = Recording.load(opened.recording, opened.spec)
     if temperature:
-        if any(given is not None for given in (*goals.values(), a, out)):
-            raise UsageError("--temperature only reports: it takes no budget, --lose, --accuracy, --a or --out")
+        if any(given is not None for given in (*goals.values(), a, choose, out)):
+            raise UsageError(
+                "--temperature only reports: it takes no budget, --lose, --accuracy, --a, --choose-exits or --out"
+            )
         _temperatures(recording, json)
         return
     goal = _goal(goals, searched=a is None and method != "balanced")
-    _thresholds(opened, recording, rule, method, goal, a, out, json)
+    _thresholds(opened, recording, rule, method, goal, a, choose, out, json)
 
 
 def _goal(given: dict[Kind, float | None], searched: bool) -> Goal | None:
@@ -110,25 +118,32 @@ def _thresholds(
     method: str,
     goal: Goal | None,
     a: float | None,
+    choose: int | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
     from splitexit.calibration import Calibration
     from splitexit.errors import one_line
     from splitexit.report.folder import to_json
-    from splitexit.tune.effects import Costs
+    from splitexit.tune.choice import choose_exits, costs_of, only
     from splitexit.tune.rules import tuner, view
 
+    spec = bundle.spec
     needed = bundle.calibration.exists() or (goal is not None and goal.kind == "seconds")
-    costs = Costs.of(bundle.spec, Calibration.load(bundle.calibration, bundle.spec) if needed else None)
-    fit = tuner(recording.calibration, rule, costs).fit(method, goal, a)
-    seen = view(recording.test, rule)
+    calibration, part = Calibration.load(bundle.calibration, spec) if needed else None, recording.calibration
+    if choose is None:
+        fit = tuner(part, rule, costs_of(spec, calibration, tuple(range(len(spec.exits))))).fit(method, goal, a)
+    else:
+        fit = choose_exits(choose, part, spec, calibration, rule, method, goal, a)
+    read = (*(fit.exits or range(spec.final_exit)), spec.final_exit)
+    costs, test = costs_of(spec, calibration, read), only(recording.test, read)
+    seen = view(test, rule)
     tested, never = (seen.effect(levels, costs) for levels in (fit.levels, seen.never))
     if out is not None:
         made = one_line(shlex.join(["splitexit", *sys.argv[1:]]))
         out.write_text(f"# {made}\n{_snippet(fit)}", encoding="utf-8")
     if as_json:
-        print(to_json(_document(bundle, fit, goal, tested) | {"ece": _honest(seen, fit, recording.test)}))
+        print(to_json(_document(bundle, fit, goal, tested) | {"ece": _honest(seen, fit, test)}))
         return
     _show(fit, goal, tested, never, costs)
     print(out or "paste these lines into a scenario, or have them written with --out FILE")
@@ -156,6 +171,7 @@ def _document(bundle: Bundle, fit: Fit, goal: Goal | None, tested: Effect) -> di
         "method": fit.method,
         "goal": None if goal is None else vars(goal),
         "parameter": fit.parameter,
+        "exits": list(fit.exits or range(len(fit.thresholds))),
         "thresholds": list(fit.thresholds),
         "calibration": fit.reached.document(),
         "test": tested.document(),
@@ -200,13 +216,14 @@ def _by_exit(fit: Fit, tested: Effect, costs: Costs) -> Table:
         table.add_column(heading, justify="right")
     digits = 0 if fit.rule == "patience" else 4
     thresholds = [*(f"{threshold:.{digits}f}" for threshold in fit.thresholds), "-"]
+    names = [*map(str, fit.exits), "final"] if fit.exits else list(map(str, range(len(thresholds))))
     for exit_, threshold in enumerate(thresholds):
         cells = [
             text
             for found in (fit.reached, tested)
             for text in (f"{found.shares[exit_]:.1%}", _percent(found.accuracies[exit_]))
         ]
-        table.add_row(str(exit_), f"{costs.macs[exit_]:.1%}", threshold, *cells)
+        table.add_row(names[exit_], f"{costs.macs[exit_]:.1%}", threshold, *cells)
     return table
 
 

@@ -174,6 +174,7 @@ class Fit:
     parameter  the one number that they follow from, where there is one (see the methods); else nan
     levels     the same thresholds as a View takes them
     reached    what they do to the split that they were fitted to
+    exits      the early exits that they are of; empty for all
     """
 
     rule: str
@@ -182,10 +183,12 @@ class Fit:
     thresholds: tuple[float, ...]
     levels: Array
     reached: Effect
+    exits: tuple[int, ...] = ()
 
     def policy(self) -> dict[str, Any]:
         """An entry of a scenario's `policies`."""
-        return {"name": "threshold", "rule": self.rule, "thresholds": list(self.thresholds)}
+        chosen = {"exits": list(self.exits)} if self.exits else {}
+        return {"name": "threshold", "rule": self.rule, **chosen, "thresholds": list(self.thresholds)}
 
 
 def pick(candidates: Iterable[Fit], goal: Goal, whole: float) -> Fit:
