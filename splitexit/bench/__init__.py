@@ -7,6 +7,6 @@ show.py       the table and the pictures
 
 dense.py, scenes.py, miou.py and dense_show.py are the same for exits that answer every pixel.
 
-policy_plan.py, policies.py and policies_show.py run the policies of the table side by side in scenarios/*.yaml, with the
-settings of policies.yaml.
+policy_plan.py, policies.py and policies_show.py run the policies of the table side by side in scenarios/*.yaml, with
+the settings of policies.yaml.
 """
