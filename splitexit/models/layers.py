@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from splitexit.bundle import Bundle, read_json
 from splitexit.errors import ArtifactError
@@ -52,27 +53,42 @@ FREE = {"t", "view", "_unsafe_view", "transpose", "permute", "detach", "alias", 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation that torch carried out: its layer, what tells it from others, and how to run it again."""
+    """One operation that torch carried out.
+
+    layer    its type and size
+    key      what tells it from others
+    run      carries it out again
+    reads    numbers of the operations before it whose results it takes
+    numbers  how many numbers it puts out
+    """
 
     layer: Layer
     key: str
     run: Callable[[], Any]
+    reads: frozenset[int]
+    numbers: int
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Collects the operations that are carried out inside it."""
+    """Collects the operations that are carried out inside it; what they put out stays alive, or its place is reused."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[Operation] = []
+        self._maker: dict[int, int] = {}
+        self._alive: list[Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         run = partial(func, *args, **(kwargs or {}))
         out, name = run(), func.overloadpacket.__name__
-        first = out[0] if isinstance(out, tuple | list) else out
-        if name not in FREE and first.numel():
+        results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        reads = frozenset(self._maker[id(leaf)] for leaf in tree_leaves(args) if id(leaf) in self._maker)
+        if name not in FREE and results[0].numel():
             key = f"{name} {[tuple(a.shape) if isinstance(a, Tensor) else a for a in args]}"
-            self.found.append(Operation(_layer(name, args, first), key, run))
+            self.found.append(Operation(_layer(name, args, results[0]), key, run, reads, results[0].numel()))
+            reads = frozenset({len(self.found) - 1})
+        self._alive += results
+        self._maker |= {id(result): max(reads) for result in results if reads}
         return out
 
 
