@@ -31,7 +31,7 @@ from splitexit.live.server import EdgeServer
 from splitexit.live.transport import Failure
 from splitexit.live.wire import Query, Result
 from tests.live_bundle import open_model
-from tests.live_process import run, started
+from tests.live_process import here, run, started
 from tests.test_live_edge import REFUSALS, Counting, query
 
 LOOPBACK = Address("127.0.0.1", 0)
@@ -391,14 +391,14 @@ def test_serve_says_that_it_is_ready_and_drains(live_bundle: Bundle) -> None:
 
 
 def test_serve_of_no_bundle(tmp_path: Path) -> None:
-    done = run("serve", tmp_path / "none")
+    done = here("serve", tmp_path / "none")
     assert done.returncode == 2
     assert "no such bundle" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 def test_serve_to_everybody_needs_a_word(live_bundle: Bundle) -> None:
-    done = run("serve", live_bundle.path, "--listen", "0.0.0.0:0")
+    done = here("serve", live_bundle.path, "--listen", "0.0.0.0:0")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--insecure" in done.stderr
 
