@@ -185,15 +185,16 @@ class Consumption(Protocol):
         """Why that is not known, if it is not; one sentence each, with what to give."""
         ...
 
-    def request_j(self, compute_s: Any, sent: Any, size_bytes: Any, airtime_s: Any, reply_s: Any, gap_s: float) -> Any:
-        """Joules above idle power for a request on average; elementwise for arrays.
+    def requests_j(
+        self, asked: Sequence[tuple[float, float, float, float]], rate_bps: float, reply_s: float, gap_s: float
+    ) -> list[float]:
+        """Joules above idle power for a request on average, of several kinds.
 
         Args:
-            compute_s: seconds of computing and encoding.
-            sent: share of the requests that are sent, 0..1; the next three are of one that is.
-            size_bytes: what is sent, with framing.
-            airtime_s: seconds of sending it.
-            reply_s: from the end of that to the reply.
+            asked: of every kind, seconds of computing and encoding; share of the requests that are sent, 0..1; and of
+                one that is sent the bytes, with framing, and the edge's seconds.
+            rate_bps: of the uplink.
+            reply_s: an empty round trip, and the wait at the edge.
             gap_s: mean time from one request to the next; inf: nothing is known of the next.
         """
         ...

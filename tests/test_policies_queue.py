@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from splitexit import queueing
+from splitexit.calibration import Rpc
 from splitexit.decision import EdgeLoad, LinkEstimate, Observation, Plan, Setting, Utility
 from splitexit.policies.queue_aware import QueueAware
 from splitexit.results import column, to_table
@@ -79,7 +80,7 @@ def test_its_formula_is_what_the_simulator_does(tmp_path: Path, device_load: flo
     """Exponential services at device and edge: two stations in a row with Poisson arrivals (Burke 1956), within 3 %."""
     rate_hz, device_s, edge_s = 20.0, device_load / 20, edge_load / 20
     model = synthetic.spec(2)
-    takes = synthetic.calibration(model, pairs=[(1, "raw")], rpc=synthetic.Rpc(0, 1, stations.NOTHING))
+    takes = synthetic.calibration(model, pairs=[(1, "raw")], rpc=Rpc(0, 1, stations.NOTHING))
     takes = replace(takes, stages=(stations.exponential(device_s), stations.exponential(edge_s)))
     world = synthetic.experiment(
         tmp_path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 from annotated_types import Ge, Gt
@@ -18,6 +18,20 @@ Array = np.ndarray[Any, Any]
 
 LEVELS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Thresholds of max_prob that are tried beside reading no exit at all: SPINN's grid, and two more [inferred]."""
+
+
+class _Configuration(NamedTuple):
+    """A plan and what a request takes with it on average.
+
+    fixed_s, sent, size_bytes   seconds on device and edge, share sent, bytes sent
+    asked                       for splitexit.decision.Consumption
+    """
+
+    plan: Plan
+    fixed_s: float
+    sent: float
+    size_bytes: float
+    asked: tuple[float, float, float, float]
 
 
 class Dynasplit(Policy):
@@ -56,8 +70,8 @@ class Dynasplit(Policy):
         self._arrivals = _arrivals.fresh()
         self._limit_s = 0.0
         self._energy: Consumption | None = None
-        self._outlook: Outlook | None = None
-        self._sent: tuple[Array, Array, Array] = (np.zeros(0),) * 3
+        self._kept: list[_Configuration] = []
+        self._asked: list[tuple[float, float, float, float]] = []
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Works the set out on the calibration split; raises InputError where the device's energy is not known."""
@@ -65,26 +79,25 @@ class Dynasplit(Policy):
         self._limit_s = setting.deadline_s if self.qos_ms is None else self.qos_ms / 1e3
         every = Outlook.of(self._plans(setting), setting)
         accurate = np.flatnonzero(every.accuracy >= every.accuracy.max() - self.lose)
-        kept = accurate[not_worse(_costs(every)[accurate])]
-        self._outlook = found = Outlook.of([every.plans[row] for row in kept], setting)
-        share = np.maximum(found.sent, 1.0 / len(setting.calibration))
-        self._sent = found.sent, found.size_bytes / share, found.edge_s / share
+        self._kept = [_configuration(every, row) for row in accurate[not_worse(_costs(every)[accurate])]]
+        self._asked = [one.asked for one in self._kept]
 
     def decide(self, observation: Observation) -> Plan:
         """The pick for the present link, edge load and rate of requests."""
-        assert self._outlook is not None, "prepare() comes first"
-        assert self._energy is not None
+        assert self._energy is not None, "prepare() comes first"
         _arrivals.count(self._arrivals, observation)
-        link, load, (sent, size_bytes, edge_s) = observation.link, observation.edge_load, self._sent
-        wait_s = 0.0 if load is None else load.wait_s
-        latency_s = self._outlook.latency_s(link, wait_s)
-        in_time = latency_s <= self._limit_s
-        if not in_time.any():
-            return self._outlook.plans[int(np.argmin(latency_s))]
-        airtime_s, reply_s = 8.0 * size_bytes / link.rate_bps, link.rtt_s + wait_s + edge_s
-        gap_s = _arrivals.gap_s(self._arrivals)
-        joules = self._energy.request_j(self._outlook.device_s, sent, size_bytes, airtime_s, reply_s, gap_s)
-        return self._outlook.plans[int(np.argmin(np.where(in_time, joules, np.inf)))]
+        link, load = observation.link, observation.edge_load
+        reply_s = link.rtt_s + (0.0 if load is None else load.wait_s)
+        per_byte_s, limit_s = 8.0 / link.rate_bps, self._limit_s
+        latencies_s = [one.fixed_s + one.sent * reply_s + one.size_bytes * per_byte_s for one in self._kept]
+        fastest_s = min(latencies_s)
+        if fastest_s > limit_s:
+            return self._kept[latencies_s.index(fastest_s)].plan
+        joules = self._energy.requests_j(self._asked, link.rate_bps, reply_s, _arrivals.gap_s(self._arrivals))
+        _, least = min(
+            (j, k) for k, (j, seconds) in enumerate(zip(joules, latencies_s, strict=True)) if seconds <= limit_s
+        )
+        return self._kept[least].plan
 
     def _plans(self, setting: Setting) -> list[Plan]:
         spec, chosen = setting.spec, None if self.codecs is None else {canonical(codec) for codec in self.codecs}
@@ -101,6 +114,12 @@ class Dynasplit(Policy):
                 if early
             ]
         return plans
+
+
+def _configuration(every: Outlook, row: int) -> _Configuration:
+    device_s, edge_s, sent, size_bytes = _costs(every)[row].tolist()
+    of_sent = (size_bytes / sent, edge_s / sent) if sent else (0.0, 0.0)
+    return _Configuration(every.plans[row], device_s + edge_s, sent, size_bytes, (device_s, sent, *of_sent))
 
 
 def _costs(outlook: Outlook) -> Array:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from splitexit.decision import Consumption, Observation, Plan, Setting
 from splitexit.policies import Policy, _arrivals
 from splitexit.policies._options import Option, known_energy, local, offered, soonest
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Neurosurgeon(Policy):
@@ -42,7 +43,7 @@ class Neurosurgeon(Policy):
         self._local = Option(Plan(), 0.0, 0.0, 0.0, 0.0)
         self._options: list[Option] = []
         self._energy: Consumption | None = None
-        self._costs = np.zeros((0, 4))
+        self._asked: list[tuple[float, float, float, float]] = []
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Tabulates, for every (split, codec), the seconds that do not depend on the link, and the bytes.
@@ -54,7 +55,7 @@ class Neurosurgeon(Policy):
         self._local, self._options = local(setting), offered(setting, self.codecs)
         self._energy = known_energy(setting) if self.objective == "energy" else None
         every = [self._local, *self._options]
-        self._costs = np.array([(o.device_s, o.plan.split is not None, o.size_bytes, o.edge_s) for o in every]).T
+        self._asked = [(o.device_s, float(o.plan.split is not None), o.size_bytes, o.edge_s) for o in every]
 
     def decide(self, observation: Observation) -> Plan:
         """The cheapest option under the present link estimate and edge load."""
@@ -63,8 +64,7 @@ class Neurosurgeon(Policy):
         if self._energy is None:
             return soonest(self._local, self._options, link, wait_s).plan
         _arrivals.count(self._arrivals, observation)
-        device_s, sent, size_bytes, edge_s = self._costs
-        airtime_s, reply_s = 8.0 * size_bytes / link.rate_bps, link.rtt_s + wait_s + edge_s
-        gap_s = _arrivals.gap_s(self._arrivals)
-        least = int(np.argmin(self._energy.request_j(device_s, sent, size_bytes, airtime_s, reply_s, gap_s)))
+        reply_s, gap_s = link.rtt_s + wait_s, _arrivals.gap_s(self._arrivals)
+        joules = self._energy.requests_j(self._asked, link.rate_bps, reply_s, gap_s)
+        least = joules.index(min(joules))
         return self._options[least - 1].plan if least else self._local.plan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, sqrt
+from math import exp, inf, sqrt
 from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 from annotated_types import Ge, Gt
@@ -106,13 +106,23 @@ class QueueAware(Policy):
         if observation.edge_load is not None and observation.edge_load is not self._heard:
             self._hear(observation.edge_load, now_s, rate_hz)
         if now_s >= self._until_s:
-            others, link = self._others(now_s), observation.link
-            expected = [one.response_s(rate_hz, link, others, self._edge) for one in self._services]
-            self._choice, self._until_s = expected.index(min(expected)), now_s + self.epoch_s
+            self._choice = self._least(rate_hz, observation.link, self._others(now_s))
+            self._until_s = now_s + self.epoch_s
         chosen = self._services[self._choice]
         if chosen.size_bytes:
             self._reports["sent_s"] = chosen.edge_s / self._edge.servers
         return chosen.plan
+
+    def _least(self, rate_hz: float, link: LinkEstimate, others: float) -> int:
+        """Number of the option with the least expected response time."""
+        best, chosen, per_byte_s = (inf, inf), 0, 8.0 / link.rate_bps
+        for number, one in enumerate(self._services):
+            alone_s = one.device_s + one.edge_s + one.size_bytes * per_byte_s + (link.rtt_s if one.size_bytes else 0.0)
+            if alone_s < best[0] or best[0] == inf:  # waits only add to that
+                expected = one.response_s(rate_hz, link, others, self._edge)
+                if expected < best:
+                    best, chosen = expected, number
+        return chosen
 
     def _hear(self, load: EdgeLoad, now_s: float, rate_hz: float) -> None:
         """A new report, and what this device added to the load itself, if it sent all of its requests at that time."""
