@@ -14,6 +14,7 @@ import pytest
 
 from splitexit.compare import run_once
 from splitexit.corun import SharedCores, expected, is_native, sharing_cores, utilisations
+from splitexit.distribution import Distribution
 from splitexit.experiment import Experiment
 from splitexit.results import rows_sha256
 from tests import synthetic
@@ -65,7 +66,7 @@ def test_a_paced_part_computes_as_long_as_the_host(tmp_path: Path) -> None:
 
 def test_a_batch_is_counted_once(tmp_path: Path) -> None:
     """Requests of one pass name the same seconds; here four of them take as long as one."""
-    times = synthetic.calibration(synthetic.spec(), synthetic.Distribution((0.009, 0.011)))
+    times = synthetic.calibration(synthetic.spec(), Distribution((0.009, 0.011)))
     experiment = opened(
         tmp_path,
         takes=replace(times, batch={1: 1.0, 4: 1.0}),

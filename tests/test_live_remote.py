@@ -155,5 +155,5 @@ def test_json_is_one_document(live_bundle: Bundle, edge: Process, tmp_path: Path
     done = run("calibrate", live_bundle.path, *options)
     document = json.loads(done.stdout)
     assert document["file"] == str(tmp_path / "e.json")
-    assert set(document) == {"file", "machine", "made", "dependence", "batch", "corun", "rpc_ms"}
+    assert set(document) == {"file", "machine", "made", "dependence", "batch", "corun", "regressed", "rpc_ms"}
     assert 0 <= document["dependence"]["within"] < 1
