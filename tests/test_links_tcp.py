@@ -108,7 +108,10 @@ def test_a_fresh_message_as_segment_by_segment(
     mbps=st.sampled_from([2.0, 20.0, 200.0]),
 )
 def test_whole_messages_are_sent_as_their_pieces_are(messages: Plan, mbps: float) -> None:
-    """The simulator sends messages, the proxy pieces: the same to a hundredth, or a few segments."""
+    """The simulator sends messages, the proxy pieces: the same to a hundredth, or two round trips of 40 ms.
+
+    A pause as long as the RTO costs one of them its window and the other not, where their SRTT differ in the last digits.
+    """
     whole, cut, now_s = Fifo(link(mbps)), Fifo(link(mbps)), 0.0
     assert cut.piece_bytes == SEGMENT_BYTES
     for gap_s, size_bytes in messages:
@@ -116,7 +119,7 @@ def test_whole_messages_are_sent_as_their_pieces_are(messages: Plan, mbps: float
         sent_s = whole.send(now_s, size_bytes)[1]
         for start in range(0, size_bytes, SEGMENT_BYTES):
             cut_s = cut.send(now_s, min(SEGMENT_BYTES, size_bytes - start))[1]
-    assert cut_s - now_s == pytest.approx(sent_s - now_s, rel=0.01, abs=0.045)
+    assert cut_s - now_s == pytest.approx(sent_s - now_s, rel=0.01, abs=0.09)
 
 
 def window(fifo: Fifo) -> int:
