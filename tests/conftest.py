@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from splitexit.bundle import Bundle
+
+
+hypothesis.settings.register_profile("same", derandomize=True)
+if os.environ.get("SPLITEXIT_SEARCH") is None:  # set it to look for new counterexamples; a check must not fail by luck
+    hypothesis.settings.load_profile("same")
 
 
 def pytest_configure() -> None:

@@ -110,7 +110,7 @@ def test_a_fresh_message_as_segment_by_segment(
 def test_whole_messages_are_sent_as_their_pieces_are(messages: Plan, mbps: float) -> None:
     """The simulator sends messages, the proxy pieces: the same to a hundredth, or two round trips of 40 ms.
 
-    A pause as long as the RTO costs one of them its window and the other not, where their SRTT differ in the last digits.
+    A pause as long as the RTO costs one of them its window and the other not, where their SRTT differ in a last digit.
     """
     whole, cut, now_s = Fifo(link(mbps)), Fifo(link(mbps)), 0.0
     assert cut.piece_bytes == SEGMENT_BYTES
