@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -22,6 +25,16 @@ def pytest_configure() -> None:
     """A shell's background job ignores Ctrl-C, and so would every process that the tests start and interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def imports_forgotten(tmp_path: Path) -> Iterator[None]:
+    """A module that a test wrote and imported is not there for the next test of its process."""
+    before = {*sys.modules}
+    yield
+    for name in {*sys.modules} - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -30,15 +30,11 @@ class Mine(Local):
 
 
 @pytest.fixture(autouse=True)
-def _untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imports_forgotten: None) -> Iterator[None]:
     """What a test imports, and from where, does not stay."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
-    before = {*sys.modules}
     yield
-    for name in {*sys.modules} - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
     registry._outside.cache_clear()
 
 

@@ -451,6 +451,7 @@ def test_without_policies_every_shipped_one_that_needs_nothing_is_meant(folder: 
     assert all(scenario.policy(label).create() for label in scenario.labels())
 
 
+@pytest.mark.usefixtures("imports_forgotten")
 def test_a_policy_that_needs_parameters_is_refused_by_its_bare_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
