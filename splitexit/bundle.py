@@ -93,6 +93,10 @@ class ModelSpec:
         """The exits that lie behind `stage` stages."""
         return tuple(e for e, at in enumerate(self.exit_stages) if at > stage)
 
+    def early_exits(self, until: int) -> tuple[int, ...]:
+        """The exits but the final one that lie in the first `until` stages."""
+        return tuple(e for e in range(self.final_exit) if self.exits[e].stage <= until)
+
     def next_exit(self, split: int) -> int:
         """The first exit at or behind `split` that needs no other: what a device without a reading runs on to."""
         return next(e for e, exit_ in enumerate(self.exits) if exit_.stage >= split and not exit_.additive)

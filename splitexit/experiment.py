@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -115,6 +115,14 @@ class Experiment:
             f"the edge passes {CLOUD_CODEC}@{cloud.split} on, which was not recorded and calibrated; run "
             f"`splitexit record --pair {CLOUD_CODEC}@{cloud.split}`, then `splitexit calibrate`"
         )
+
+    def on_part(self, part: str) -> Experiment:
+        """The same with requests drawn from that part of the recording."""
+        if part == "test":
+            return self
+        said = self.recording
+        replayed = Recording({**said.parts, "test": said.parts[part]}, said.num_classes, said.made)
+        return replace(self, recording=replayed, subset=None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travels between processes without what can be worked out again."""

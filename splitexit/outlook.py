@@ -105,6 +105,18 @@ class Outlook:
         return found
 
 
+def undominated(costs: Array) -> Array:
+    """Numbers of the rows of costs (n, k) that no other equals or betters in everything; of equal ones the first.
+
+    They come in the order of the first cost, then the second, and so on.
+    """
+    kept: list[int] = []
+    for row in np.lexsort(costs.T[::-1]):
+        if not (costs[kept] <= costs[row]).all(axis=1).any():
+            kept.append(int(row))
+    return np.array(kept, np.int64)
+
+
 def _row(plan: Plan, setting: Setting) -> tuple[Any, ...]:
     """An element of every array of an Outlook."""
     stops, at = follow(plan, setting)

@@ -12,7 +12,7 @@ from splitexit.confidence import RULES, fires
 from splitexit.decision import ExitCheck, LinkEstimate, Observation, Plan, Setting
 from splitexit.errors import ArtifactError, InputError, PolicyError, UnknownNameError
 from splitexit.experiment import Experiment
-from splitexit.outlook import Outlook, fired, follow
+from splitexit.outlook import Outlook, fired, follow, undominated
 from splitexit.policies import Policy
 from splitexit.recording import Recording
 from splitexit.results import column, to_table
@@ -181,3 +181,24 @@ def test_times_that_vary_stay_within_the_interval(plan: Plan, tmp_path: Path, mo
     means = [column(to_table(simulate(of, "fixed", seed)), "response_s").mean() for seed in range(12)]
     found = student(means, 0.99)
     assert found.low <= Outlook.of([plan], of.setting()).latency_s(of.setting().link)[0] <= found.high
+
+
+def test_the_front_is_what_brute_force_finds() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        costs = rng.integers(0, 6, (int(rng.integers(1, 30)), 3)).astype(float)
+        kept = {tuple(costs[row]) for row in undominated(costs)}
+        for row in map(tuple, costs):
+            beaten = any(all(a <= b for a, b in zip(c, row, strict=True)) and c != row for c in map(tuple, costs))
+            assert (row in kept) != beaten
+
+
+def test_what_nothing_beats() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        costs = rng.integers(0, 4, (int(rng.integers(1, 30)), 3)).astype(float)
+        found = np.isin(np.arange(len(costs)), undominated(costs))
+        for row, kept in enumerate(found):
+            beaten = [(o <= costs[row]).all() and (o < costs[row]).any() for o in costs]
+            twin = any((costs[:row] == costs[row]).all(axis=1))
+            assert kept == (not any(beaten) and not twin)

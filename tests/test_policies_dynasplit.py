@@ -11,7 +11,7 @@ from splitexit.decision import ExitCheck, Plan, Setting
 from splitexit.energy import Model
 from splitexit.errors import InputError
 from splitexit.outlook import Outlook
-from splitexit.policies.dynasplit import LEVELS, Dynasplit, not_worse
+from splitexit.policies.dynasplit import LEVELS, Dynasplit
 from splitexit.results import column, to_table
 from splitexit.sim import simulate
 from tests import random_settings, synthetic
@@ -74,17 +74,6 @@ def test_the_pick_is_brute_force_over_all_configurations(seed: int) -> None:
             assert cost_j[found] == pytest.approx(cost_j[latency_s <= limit_s].min(), rel=1e-9)
         else:
             assert latency_s[found] == pytest.approx(latency_s.min(), rel=1e-9)
-
-
-def test_what_nothing_beats() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        costs = rng.integers(0, 4, (int(rng.integers(1, 30)), 3)).astype(float)
-        found = not_worse(costs)
-        for row, kept in enumerate(found):
-            beaten = [(o <= costs[row]).all() and (o < costs[row]).any() for o in costs]
-            twin = any((costs[:row] == costs[row]).all(axis=1))
-            assert kept == (not any(beaten) and not twin)
 
 
 def test_limits() -> None:

@@ -17,7 +17,7 @@ from splitexit.experiment import Experiment
 from splitexit.footprint import Footprint
 from splitexit.outlook import Outlook
 from splitexit.recommend import Advice, advise
-from splitexit.recommend.search import Memory, Search, _undominated, describe
+from splitexit.recommend.search import Memory, Search, describe
 from splitexit.scenario import load
 from tests import synthetic
 
@@ -33,16 +33,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 def found(world: Experiment, tmp_path_factory: pytest.TempPathFactory) -> tuple[Advice, Path]:
     folder = tmp_path_factory.mktemp("found")
     return advise(world, [Slo.parse("p95<500ms")], range(3), folder), folder
-
-
-def test_the_front_is_what_brute_force_finds() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        costs = rng.integers(0, 6, (int(rng.integers(1, 30)), 3)).astype(float)
-        kept = {tuple(costs[row]) for row in _undominated(costs)}
-        for row in map(tuple, costs):
-            beaten = any(all(a <= b for a, b in zip(c, row, strict=True)) and c != row for c in map(tuple, costs))
-            assert (row in kept) != beaten
 
 
 def test_the_plans_kept_hold_the_best_in_every_cost(world: Experiment) -> None:

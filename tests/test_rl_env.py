@@ -21,7 +21,7 @@ from splitexit.errors import InputError
 from splitexit.experiment import Experiment
 from splitexit.recording import ExitReadings, PairReadings, Part, Recording
 from splitexit.results import EDGE, FALLBACK, Completion
-from splitexit.rl.env import OffloadEnv, on_part
+from splitexit.rl.env import OffloadEnv
 from splitexit.rl.reward import Accuracy, Reward
 from splitexit.sim import simulate
 from splitexit.sim.stepped import decisions
@@ -170,11 +170,11 @@ def test_a_run_is_ended_before_the_next_begins(tmp_path: Path) -> None:
 def test_training_draws_from_the_calibration_split(tmp_path: Path) -> None:
     experiment = world(tmp_path)
     parts = experiment.recording.parts
-    assert on_part(experiment, "calibration").recording.test is parts["calibration"]
-    assert on_part(experiment, "test").recording.test is parts["test"]
+    assert experiment.on_part("calibration").recording.test is parts["calibration"]
+    assert experiment.on_part("test").recording.test is parts["test"]
     assert OffloadEnv(experiment).experiment.recording.test is parts["calibration"]
     subset = dataclasses.replace(experiment, subset=(1, 2))
-    assert len(on_part(subset, "calibration").pool) == len(parts["calibration"])
+    assert len(subset.on_part("calibration").pool) == len(parts["calibration"])
 
 
 def test_what_is_observed_by_hand() -> None:

@@ -65,7 +65,7 @@ def recommend(
     """
     from splitexit.capacity import Slo
     from splitexit.errors import UsageError
-    from splitexit.recommend import advise
+    from splitexit.recommend import FILE, advise
     from splitexit.report.folder import new_folder, to_json
 
     levels = [Slo.parse(text) for text in slo or ()]
@@ -95,9 +95,6 @@ def recommend(
         return
     _show(found, levels, base, seeds, folder)
     print(folder)
-
-
-FILE = "recommended.yaml"
 
 
 def _base(target: Path, asked: list[str], folder: Path) -> Experiment:
@@ -157,6 +154,7 @@ def _show(found: Advice, levels: list[Slo], base: Experiment, seeds: str, folder
     from rich.console import Console
 
     from splitexit.cli.simulate import headline
+    from splitexit.recommend import FILE
     from splitexit.report.tables import fitting_table
 
     console = Console(highlight=False)

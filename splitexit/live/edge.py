@@ -210,7 +210,7 @@ class EdgeRuntime:
         if unknown:
             raise Refused(Status.INVALID_ARGUMENT, f"exit rule {unknown[0]!r}; known: {', '.join(RULES)}")
         spec = self.model.spec
-        read = [e for e in range(spec.final_exit) if spec.exit_stages[e] <= query.split] if query.evidence else []
+        read = spec.early_exits(query.split) if query.evidence else ()
         try:
             Plan(tuple(map(ExitCheck, read)), query.split, query.codec, query.exits).check(spec)
         except PolicyError as error:

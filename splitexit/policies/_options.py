@@ -33,15 +33,15 @@ def local(setting: Setting) -> Option:
     return Option(Plan(), local_s, 0.0, local_s, 0.0)
 
 
-def offered(setting: Setting, codecs: Sequence[str] | None) -> list[Option]:
+def pairs(setting: Setting, codecs: Sequence[str] | None) -> list[tuple[int, str]]:
     """Every (split, codec) on offer, by split; only with these codecs where they are given."""
     chosen = None if codecs is None else {canonical(codec) for codec in codecs}
-    return [
-        _option(setting, split, codec)
-        for split, there in setting.codecs.items()
-        for codec in there
-        if chosen is None or codec in chosen
-    ]
+    return [(s, c) for s, there in setting.codecs.items() for c in there if chosen is None or c in chosen]
+
+
+def offered(setting: Setting, codecs: Sequence[str] | None) -> list[Option]:
+    """`pairs` with what they take."""
+    return [_option(setting, split, codec) for split, codec in pairs(setting, codecs)]
 
 
 def _option(setting: Setting, split: int, codec: str) -> Option:

@@ -8,10 +8,9 @@ from typing import Annotated, ClassVar
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from splitexit.codecs import canonical
 from splitexit.decision import Observation, Outcome, Plan, Setting
 from splitexit.errors import InputError
-from splitexit.policies import Policy
+from splitexit.policies import Policy, _options
 from splitexit.results import FALLBACK
 
 
@@ -55,11 +54,9 @@ class Ans(Policy):
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Tabulates features and the device's part; raises InputError where no codec is on offer."""
-        chosen = None if self.codecs is None else {canonical(codec) for codec in self.codecs}
-        offered = [(s, c) for s, codecs in setting.codecs.items() for c in codecs]
-        pairs = [(split, codec) for split, codec in offered if chosen is None or codec in chosen]
+        pairs = _options.pairs(setting, self.codecs)
         if not pairs:
-            raise InputError(f"none of the codecs {self.codecs} is on offer; there are {offered}")
+            raise InputError(f"none of the codecs {self.codecs} is on offer; there are {_options.pairs(setting, None)}")
         self._unit_s, self._lost_s = setting.local_s(), setting.deadline_s
         raw = np.array([_features(setting, split, codec) for split, codec in pairs])
         self._features = raw / raw.max(axis=0)

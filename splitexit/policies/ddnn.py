@@ -81,9 +81,8 @@ class Ddnn(Policy):
 
     def _exits(self, spec: ModelSpec, cloud_split: int | None) -> tuple[int | None, int | None]:
         last = spec.num_stages if cloud_split is None else cloud_split
-        early = range(spec.final_exit)
-        on_device = [e for e in early if spec.exit_stages[e] <= self.split]
-        on_edge = [e for e in early if self.split < spec.exit_stages[e] <= last]
+        on_device = spec.early_exits(self.split)
+        on_edge = [e for e in spec.early_exits(last) if e not in on_device]
         return (
             _one_of("local_exit", self.local_exit, on_device, f"stage {self.split}"),
             _one_of("edge_exit", self.edge_exit, on_edge, f"stages {self.split + 1} to {last}"),

@@ -8,11 +8,9 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import numpy as np
 from annotated_types import Ge, Gt
 
-from splitexit.codecs import canonical
 from splitexit.decision import Consumption, ExitCheck, Observation, Plan, Setting
-from splitexit.outlook import Outlook
-from splitexit.policies import Policy, _arrivals
-from splitexit.policies._options import known_energy
+from splitexit.outlook import Outlook, undominated
+from splitexit.policies import Policy, _arrivals, _options
 
 Array = np.ndarray[Any, Any]
 
@@ -75,11 +73,11 @@ class Dynasplit(Policy):
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Works the set out on the calibration split; raises InputError where the device's energy is not known."""
-        self._energy = known_energy(setting)
+        self._energy = _options.known_energy(setting)
         self._limit_s = setting.deadline_s if self.qos_ms is None else self.qos_ms / 1e3
         every = Outlook.of(self._plans(setting), setting)
         accurate = np.flatnonzero(every.accuracy >= every.accuracy.max() - self.lose)
-        self._kept = [_configuration(every, row) for row in accurate[not_worse(_costs(every)[accurate])]]
+        self._kept = [_configuration(every, row) for row in accurate[np.sort(undominated(_costs(every)[accurate]))]]
         self._asked = [one.asked for one in self._kept]
 
     def decide(self, observation: Observation) -> Plan:
@@ -100,13 +98,9 @@ class Dynasplit(Policy):
         return self._kept[least].plan
 
     def _plans(self, setting: Setting) -> list[Plan]:
-        spec, chosen = setting.spec, None if self.codecs is None else {canonical(codec) for codec in self.codecs}
-        pairs: list[tuple[int | None, str | None]] = [(None, None)]
-        pairs += [(s, c) for s, codecs in setting.codecs.items() for c in codecs if chosen is None or c in chosen]
-        plans = []
-        for split, codec in pairs:
-            last = spec.num_stages if split is None else split
-            early = [e for e in range(spec.final_exit) if spec.exit_stages[e] <= last]
+        spec, plans = setting.spec, list[Plan]()
+        for split, codec in [(None, None), *_options.pairs(setting, self.codecs)]:
+            early = spec.early_exits(spec.num_stages if split is None else split)
             plans.append(Plan(split=split, codec=codec))
             plans += [
                 Plan(exits=tuple(ExitCheck(e, "max_prob", level) for e in early), split=split, codec=codec)
@@ -125,11 +119,3 @@ def _configuration(every: Outlook, row: int) -> _Configuration:
 def _costs(outlook: Outlook) -> Array:
     """(configurations, 4): what only ever adds to time and energy."""
     return np.column_stack([outlook.device_s, outlook.edge_s, outlook.sent, outlook.size_bytes])
-
-
-def not_worse(costs: Array) -> Array:
-    """Which rows of costs (n, k) no other beats: (n,) bool; of equal rows the first."""
-    no_more = (costs[None] <= costs[:, None]).all(axis=2)  # [i, j]: j costs no more than i in anything
-    beats = no_more & ~no_more.T
-    first = no_more & no_more.T & (np.arange(len(costs))[None] < np.arange(len(costs))[:, None])
-    return np.asarray(~(beats | first).any(axis=1))

@@ -7,15 +7,15 @@ from itertools import groupby
 from math import inf
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from splitexit.codecs import canonical
+import numpy as np
+
 from splitexit.decision import LinkEstimate, Observation, Plan, Setting
-from splitexit.outlook import Outlook
+from splitexit.outlook import Outlook, undominated
 from splitexit.policies import Policy
+from splitexit.policies._options import pairs
 from splitexit.policies.oracle import candidates
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from splitexit.bundle import ModelSpec
 
 
@@ -90,18 +90,13 @@ def _rows(outlook: Outlook) -> Iterator[_Row]:
 
 def _worth_a_look(rows: list[_Row]) -> list[_Row]:
     """Those that no other one equals or betters whatever the link is like; of equal ones the first."""
-    return [row for n, row in enumerate(rows) if not any(_betters(other, row, k < n) for k, other in enumerate(rows))]
-
-
-def _betters(other: _Row, row: _Row, before: bool) -> bool:
-    no_worse = all(a <= b for a, b in zip(other[:4], row[:4], strict=True))
-    return no_worse and (before or other[:4] != row[:4])
+    return [rows[n] for n in np.sort(undominated(np.array([row[:4] for row in rows])))]
 
 
 def sized(setting: Setting, codecs: Sequence[str] | None) -> list[Plan]:
     """The network cut short at every exit, in every partition, the deepest exit first; only with these codecs."""
-    chosen = None if codecs is None else {canonical(codec) for codec in codecs}
-    plans = [plan for plan in candidates(setting) if plan.codec is None or chosen is None or plan.codec in chosen]
+    chosen = {None, *(codec for _, codec in pairs(setting, codecs))}
+    plans = [plan for plan in candidates(setting) if plan.codec in chosen]
     return sorted(plans, key=lambda plan: -end(plan, setting.spec))
 
 

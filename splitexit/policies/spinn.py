@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
 import numpy as np
 from annotated_types import Gt
 
-from splitexit.codecs import canonical
 from splitexit.decision import ExitCheck, LinkEstimate, Outcome, Plan, Setting
 from splitexit.errors import InputError
 from splitexit.outlook import Outlook
+from splitexit.policies import _options
 from splitexit.policies._adaptive import Adaptive, uplink_bps
 from splitexit.policies._sla import Limit, Metric, choose
 from splitexit.results import DEVICE
@@ -92,8 +92,7 @@ class Spinn(Adaptive):
         self._begin(np.array([log(setting.link.rate_bps), 0.0, 0.0, 0.0]))
 
     def _configurations(self, setting: Setting) -> Iterator[Plan]:
-        chosen = None if self.codecs is None else {canonical(codec) for codec in self.codecs}
-        pairs = [(s, c) for s, there in setting.codecs.items() for c in there if chosen is None or c in chosen]
+        pairs = _options.pairs(setting, self.codecs)
         timeout_s = None if self.timeout_ms is None else self.timeout_ms / 1000.0
         early = [e for e in range(setting.spec.final_exit) if self.exits is None or e in self.exits]
         if self.exits is not None and len(early) < len(set(self.exits)):

@@ -60,11 +60,10 @@ class Threshold(Policy):
             raise InputError("split without codec: say how the features are sent, e.g. codec: uint8")
         codec = None if self.split is None else require_pair(setting, self.split, self.codec or "")
         last = spec.num_stages - 1 if self.split is None else self.split
-        early = range(spec.final_exit)
-        chosen = [e for e in early if spec.exit_stages[e] <= last] if self.exits is None else list(self.exits)
+        chosen = spec.early_exits(last) if self.exits is None else self.exits
         levels = self._levels(chosen)
         checks = tuple(ExitCheck(e, self.rule, level) for e, level in zip(chosen, levels, strict=True))
-        behind = [e for e in early if self.edge_exits and spec.exit_stages[e] > last]
+        behind = [e for e in range(spec.final_exit) if self.edge_exits and spec.exit_stages[e] > last]
         self._plan = Plan(
             exits=checks,
             split=self.split,

@@ -28,7 +28,6 @@ from splitexit.errors import InputError, UsageError
 from splitexit.experiment import Experiment
 from splitexit.footprint import Footprint
 from splitexit.recommend.search import Memory, Policies, Search, describe
-from splitexit.recording import Recording
 from splitexit.scenario import dump, load
 from splitexit.stats import Interval
 from splitexit.summary import Summariser, Summary, busiest, metric, over_replications
@@ -64,6 +63,9 @@ YARDSTICKS = ("oracle", "random")
 
 FOREVER_S = 1e6
 """Longer than any simulation here."""
+
+FILE = "recommended.yaml"
+"""The scenario with the choices."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def advise(
     if not policies:
         raise InputError(f"none of {found.searched} plans fits into the device's {memory_bytes} bytes; give it more")
     everything = _with(base, policies, folder / "searched.yaml")
-    screened = _screen(_on_calibration(everything), list(policies), slos, on_step)
+    screened = _screen(everything.on_part("calibration"), list(policies), slos, on_step)
     named, met = _name(screened, slos)
     chosen = _with(base, {_label(reasons): policies[label] for label, reasons in named.items()}, folder / FILE)
     labels = list(chosen.scenario.policies)
@@ -171,9 +173,6 @@ def advise(
     choices = tuple(_choice(comparison, label, reasons[label], slos) for label in labels)
     flips = _flips(chosen, labels, slos, folder, on_step)
     return Advice(found.searched, found.too_large, len(policies), met, choices, flips, comparison)
-
-
-FILE = "recommended.yaml"
 
 
 def _adaptive(base: Experiment, search: Search) -> Policies:
@@ -193,17 +192,6 @@ def _with(base: Experiment, policies: Policies, file: Path, more: Mapping[str, A
     content |= {"groups": groups} if groups else {"devices": content["devices"] | {"policy": first}}
     file.write_text(dump(content), encoding="utf-8")
     return replace(base, scenario=load(file))
-
-
-def _on_calibration(experiment: Experiment) -> Experiment:
-    """The same, its requests drawn from the samples that choices are made on."""
-    recording = experiment.recording
-    part = recording.calibration
-    return replace(
-        experiment,
-        recording=Recording({"calibration": part, "test": part}, recording.num_classes, recording.made),
-        subset=None,
-    )
 
 
 def _screen(experiment: Experiment, labels: Sequence[str], slos: Sequence[Slo], on_step: Step) -> dict[str, _Screened]:
@@ -313,7 +301,7 @@ def _at_bandwidth(chosen: Experiment, labels: Sequence[str], factor: float, file
     file.unlink()
     if problem := next(experiment.misfits(), None):
         raise InputError(problem[1])
-    return _on_calibration(experiment)
+    return experiment.on_part("calibration")
 
 
 def _answer(experiment: Experiment, labels: Sequence[str], slos: Sequence[Slo]) -> tuple[str, bool]:

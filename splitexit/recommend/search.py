@@ -10,7 +10,7 @@ import numpy as np
 
 from splitexit.decision import ExitCheck, Plan, Setting
 from splitexit.footprint import Footprint
-from splitexit.outlook import Outlook
+from splitexit.outlook import Outlook, undominated
 
 Policies = dict[str, dict[str, Any]]
 
@@ -55,11 +55,9 @@ class Search:
         if not plans:
             return {}
         outlook = Outlook.of(plans, self.setting)
-        latency = outlook.latency_s(self.setting.link)
-        costs = np.column_stack([latency, -outlook.accuracy, outlook.size_bytes])
-        utility = self.setting.utility
-        worth = utility.accuracy * outlook.accuracy - utility.latency_per_s * latency
-        kept = [plans[row] for row in _thinned(costs, worth, _undominated(costs), most)]
+        costs = np.column_stack([outlook.latency_s(self.setting.link), -outlook.accuracy, outlook.size_bytes])
+        worth = self._worth(outlook)
+        kept = [plans[row] for row in _thinned(costs, worth, undominated(costs), most)]
         places = dict.fromkeys((p.split, p.codec) for p in (plans[row] for row in np.argsort(-worth)))
         kept += [self._refined(split, codec) for split, codec in list(places)[:REFINED]]
         policies = [_policy_of(plan) for plan in dict.fromkeys(kept) if self.holds(plan)]
@@ -67,9 +65,7 @@ class Search:
 
     def _refined(self, split: int | None, codec: str | None) -> Plan:
         """A threshold of its own for every exit, by differential evolution (Storn and Price, 1997) of the utility."""
-        spec, utility = self.setting.spec, self.setting.utility
-        last = spec.num_stages if split is None else split
-        early = [e for e in range(spec.final_exit) if spec.exit_stages[e] <= last]
+        early = self._early(split)
 
         def plan(thresholds: Sequence[float]) -> Plan:
             given = zip(early, map(float, thresholds), strict=True)
@@ -77,9 +73,7 @@ class Search:
             return Plan(exits=tuple(checks), split=split, codec=codec)
 
         def loss(thresholds: np.ndarray[Any, Any]) -> float:
-            outlook = Outlook.of([plan(list(thresholds))], self.setting)
-            latency_s = float(outlook.latency_s(self.setting.link)[0])
-            return utility.latency_per_s * latency_s - utility.accuracy * float(outlook.accuracy[0])
+            return -float(self._worth(Outlook.of([plan(list(thresholds))], self.setting))[0])
 
         if not early:
             return plan([])
@@ -89,6 +83,15 @@ class Search:
             loss, [(0.3, 1.1)] * len(early), maxiter=20, popsize=6, seed=0, polish=False, tol=1e-6
         )
         return plan(list(found.x))
+
+    def _worth(self, outlook: Outlook) -> np.ndarray[Any, Any]:
+        """Expected utility of every plan, deadlines left out."""
+        utility, latency_s = self.setting.utility, outlook.latency_s(self.setting.link)
+        return utility.accuracy * outlook.accuracy - utility.latency_per_s * latency_s
+
+    def _early(self, split: int | None) -> tuple[int, ...]:
+        """Early exits of the device's part."""
+        return self.setting.spec.early_exits(self.setting.spec.num_stages if split is None else split)
 
     def _plans(self) -> Iterator[Plan]:
         places = [(None, None), *((s, c) for s, codecs in self.setting.codecs.items() for c in codecs)]
@@ -101,9 +104,7 @@ class Search:
 
     def _subsets(self, split: int | None) -> Iterator[tuple[int, ...]]:
         """Early exits of the device's part to read; where there are too many subsets, at most two of them, and all."""
-        spec = self.setting.spec
-        last = spec.num_stages if split is None else split
-        early = [e for e in range(spec.final_exit) if spec.exit_stages[e] <= last]
+        early = self._early(split)
         if self._additive:  # one adds to those before it: all of them are read
             yield from (tuple(early[:n]) for n in range(1, len(early) + 1))
             return
@@ -111,17 +112,6 @@ class Search:
         few = places * len(THRESHOLDS) * 2 ** len(early) <= MOST_PLANS
         sizes = range(1, len(early) + 1) if few else {1, 2, len(early)} - {0}
         yield from chain.from_iterable(combinations(early, size) for size in sizes if size <= len(early))
-
-
-def _undominated(costs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Numbers of the rows that no other row is at most equal to in all columns and below in one."""
-    order = np.lexsort(costs.T[::-1])
-    kept: list[int] = []
-    for row in order:
-        best = costs[kept]
-        if not len(best) or not (best <= costs[row]).all(axis=1).any():
-            kept.append(int(row))
-    return np.array(kept)
 
 
 def _thinned(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,6 @@ from splitexit.codecs import canonical
 from splitexit.decision import Plan
 from splitexit.errors import InputError
 from splitexit.experiment import Experiment
-from splitexit.recording import Recording
 from splitexit.results import Completion
 from splitexit.rl.reward import Accuracy, AccuracyOf, Reward
 from splitexit.scenario import load
@@ -82,7 +80,7 @@ class OffloadEnv(gymnasium.Env[Array, np.int64]):
         # So that tools can make another one of it; the environment needs no entry in Gymnasium's registry for that.
         self.spec = EnvSpec("splitexit/Offload-v0", f"{__name__}:{type(self).__name__}", kwargs=given)
         opened = scenario if isinstance(scenario, Experiment) else Experiment.open(load(scenario))
-        self.experiment = on_part(opened, part)
+        self.experiment = opened.on_part(part)
         self.actions = _common_actions(self.experiment, codecs)
         self.action_space = spaces.Discrete(len(self.actions))
         self.observation_space = spaces.Box(0.0, 1.0, (len(FEATURES),), np.float32)
@@ -150,15 +148,6 @@ class OffloadEnv(gymnasium.Env[Array, np.int64]):
             "rewards": tuple(self._answered),
         }
         return self._observed.copy(), self._info
-
-
-def on_part(experiment: Experiment, part: PartName) -> Experiment:
-    """The same experiment with its requests drawn from that part of the recording."""
-    recording = experiment.recording
-    if part == "test":
-        return experiment
-    replayed = Recording({**recording.parts, "test": recording.parts[part]}, recording.num_classes, recording.made)
-    return replace(experiment, recording=replayed, subset=None)
 
 
 def _common_actions(experiment: Experiment, codecs: Sequence[str] | None) -> tuple[Action, ...]:
