@@ -65,7 +65,7 @@ def check_scenario(path: Path, overrides: Sequence[str] = ()) -> Verdict:
 def contenders(experiment: Experiment) -> list[str]:
     """The labels that a comparison runs by default: the scenario's, else the shipped policies that fit."""
     labels = experiment.scenario.labels()
-    return labels if experiment.scenario.policies else [label for label in labels if not _misfit(experiment, label)]
+    return labels if experiment.scenario.policies else [label for label in labels if not misfit(experiment, label)]
 
 
 def _bundle_problems(found: Draft, experiment: Experiment) -> Iterator[Problem]:
@@ -77,16 +77,16 @@ def _bundle_problems(found: Draft, experiment: Experiment) -> Iterator[Problem]:
     if not contenders(experiment):
         yield found.document.problem(("policies",), "no shipped policy fits this bundle; name some, with parameters")
     for label in scenario.policies:
-        if what := _misfit(experiment, label):
+        if what := misfit(experiment, label):
             yield found.document.problem(("policies", label), what)
     for group in experiment.groups:
         own = group.config.policy
         path = ("groups", group.label, "policy") if scenario.groups else ("devices", "policy")
-        if own not in scenario.policies.values() and (what := _misfit(experiment, OWN, group)):
+        if own not in scenario.policies.values() and (what := misfit(experiment, OWN, group)):
             yield found.document.problem(path, what)
 
 
-def _misfit(experiment: Experiment, label: str, group: Group | None = None) -> str:
+def misfit(experiment: Experiment, label: str, group: Group | None = None) -> str:
     """Why the policy does not fit, on one line; empty if it does. Every group is asked unless one is given."""
     for one in [group] if group else experiment.groups:
         try:

@@ -21,7 +21,7 @@ from typing import Any
 
 from splitexit import backlog
 from splitexit.capacity import FAILS, MEETS, Slo
-from splitexit.check import contenders
+from splitexit.check import contenders, misfit
 from splitexit.compare import Comparison, compare, run_once
 from splitexit.decision import Plan
 from splitexit.errors import InputError, UsageError
@@ -55,14 +55,19 @@ REASONS: dict[str, tuple[str, float]] = {
 }
 """Why a policy is named: the metric in which it is the best, and the sign that makes more better."""
 
-ADAPTIVE: Policies = {"neurosurgeon": {"name": "neurosurgeon"}}
-"""Policies that adapt, with the arguments that suit any bundle."""
+ADAPTIVE: Policies = {
+    name: {"name": name} for name in ("neurosurgeon", "edgent_dynamic", "jalad", "queue_aware", "spinn", "ans")
+}
+"""Policies that adapt, with the arguments that suit any bundle; those that do not fit are left out."""
 
 YARDSTICKS = ("oracle", "random")
 """Policies that nobody would choose."""
 
 FOREVER_S = 1e6
 """Longer than any simulation here."""
+
+SEARCHED = "searched.yaml"
+"""The scenario with all that is simulated."""
 
 FILE = "recommended.yaml"
 """The scenario with the choices."""
@@ -159,10 +164,10 @@ def advise(
     memory = None if memory_bytes is None else Memory(memory_bytes, Footprint.of(base.bundle))
     found = Search(base.setting(), memory)
     fixed = found.front(MOST_SIMULATED)
-    policies = fixed | _adaptive(base, found)
+    policies = fixed | _adaptive(base, found, folder)
     if not policies:
         raise InputError(f"none of {found.searched} plans fits into the device's {memory_bytes} bytes; give it more")
-    everything = _with(base, policies, folder / "searched.yaml")
+    everything = _with(base, policies, folder / SEARCHED)
     screened = _screen(everything.on_part("calibration"), list(policies), slos, on_step)
     named, met = _name(screened, slos)
     chosen = _with(base, {_label(reasons): policies[label] for label, reasons in named.items()}, folder / FILE)
@@ -175,13 +180,15 @@ def advise(
     return Advice(found.searched, found.too_large, len(policies), met, choices, flips, comparison)
 
 
-def _adaptive(base: Experiment, search: Search) -> Policies:
+def _adaptive(base: Experiment, search: Search, folder: Path) -> Policies:
     """ADAPTIVE and the scenario's own, where the device holds the whole network: their plans vary."""
     if not search.holds(Plan()):
         return {}
     scenario = base.scenario
+    tried = _with(base, ADAPTIVE, folder / SEARCHED)
+    fitting = {label: policy for label, policy in ADAPTIVE.items() if not misfit(tried, label)}
     own = {label: scenario.policies[label].plain() for label in contenders(base) if label in scenario.policies}
-    return {label: policy for label, policy in {**ADAPTIVE, **own}.items() if policy["name"] not in YARDSTICKS}
+    return {label: policy for label, policy in {**fitting, **own}.items() if policy["name"] not in YARDSTICKS}
 
 
 def _with(base: Experiment, policies: Policies, file: Path, more: Mapping[str, Any] | None = None) -> Experiment:
