@@ -220,6 +220,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "left out: absent: " in shown.out
 
 
+def test_a_bundle_that_nothing_runs_on_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "policies", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
+    assert "nowhere: no such bundle" in capsys.readouterr().err
+    bundle, scenario, _ = map(str, written(tmp_path))
+    (Path(bundle) / "recording.parquet").unlink()
+    assert run(["bench", "policies", bundle, "--scenario", scenario, "--out", str(tmp_path / "out")]) == 2
+    assert "no scenario could be run: scenario: " in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_ctrl_c_keeps_what_is_finished(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,12 +11,13 @@ import pytest
 from splitexit import cli
 from splitexit.bundle import Bundle
 from splitexit.capacity import Slo
+from splitexit.cli.recommend import _link
 from splitexit.decision import ExitCheck, Plan
 from splitexit.errors import InputError
 from splitexit.experiment import Experiment
 from splitexit.footprint import Footprint
 from splitexit.outlook import Outlook
-from splitexit.recommend import Advice, advise
+from splitexit.recommend import ADAPTIVE, Advice, advise
 from splitexit.recommend.search import Memory, Search, describe
 from splitexit.scenario import load
 from tests import synthetic
@@ -173,6 +174,22 @@ def test_the_command(world: Experiment, tmp_path: Path, capsys: pytest.CaptureFi
     assert "highest utility" in shown
     assert "Mbit/s" in shown or "times the bandwidth" in shown
     assert shown.splitlines()[-1] == str(out)
+
+
+@pytest.mark.parametrize(("text", "name"), [("0 5\n1 1\n", "trace"), ("2\n4\n9\n", "mahimahi")])
+def test_a_link_may_be_the_file_of_a_trace(tmp_path: Path, text: str, name: str) -> None:
+    trace = tmp_path / "walk.txt"
+    trace.write_text(text)
+    assert json.loads(_link(str(trace))) == {"name": name, "trace": str(trace)}
+    scenario = load(synthetic.write_scenario(tmp_path), [f"uplink={_link(str(trace))}"])
+    assert scenario.links(next(iter(scenario.fleet.values())))[0].name == name
+
+
+def test_policies_that_adapt_are_searched_where_they_fit(found: tuple[Advice, Path]) -> None:
+    advice, folder = found
+    searched = load(folder / "searched.yaml").policies
+    assert {*ADAPTIVE} & {*searched}
+    assert len(searched) == advice.simulated
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from splitexit.bundle import Bundle
 from splitexit.errors import InputError, SplitexitError, UnknownNameError
 from splitexit.experiment import Experiment
 from splitexit.policies import POLICIES
@@ -54,9 +55,12 @@ def find_scenarios(names: Sequence[str] = ()) -> list[Path]:
 
 
 def find_bundle(given: Path | None) -> Path:
-    """The bundle that was given, else the shipped one: under the present folder, or in this checkout."""
+    """The bundle that was given, else the shipped one: under the present folder, or in this checkout.
+
+    Raises InputError where there is none.
+    """
     if given is not None:
-        return given
+        return Bundle.open(given).path
     for root in (Path(), Path(__file__).resolve().parents[2]):
         if (root / DEFAULT_BUNDLE).is_dir():
             return root / DEFAULT_BUNDLE

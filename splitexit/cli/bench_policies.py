@@ -58,6 +58,7 @@ def policies(
     from splitexit.cli.live_output import teller
     from splitexit.cli.models import bar, command_line
     from splitexit.cli.simulate import parse_labels, parse_seeds
+    from splitexit.errors import InputError
     from splitexit.report.folder import new_folder, to_json
 
     place = plan.find_bundle(bundle)
@@ -74,6 +75,8 @@ def policies(
         except KeyboardInterrupt:
             console.print(f"interrupted; {folder} keeps what is done, and the same command goes on from there")
             raise typer.Exit(INTERRUPTED) from None
+    if not any("policies" in scenario for scenario in found):
+        raise InputError(f"no scenario could be run: {found[0]['scenario']}: {found[0]['why_not']}")
     document = bench.document(found, command_line())
     _write(document, folder)
     if json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,10 @@ def recommend(
     ] = None,
     link: Annotated[
         str | None,
-        typer.Option(help="Both directions: 3g, lte, wifi, … or {name: constant, mbps: 5}.", show_default=False),
+        typer.Option(
+            help="Both directions: 3g, lte, wifi, …, the file of a trace, or {name: constant, mbps: 5}.",
+            show_default=False,
+        ),
     ] = None,
     edge: Annotated[str | None, typer.Option(help="The edge's hardware.", show_default=False)] = None,
     rate: Annotated[
@@ -74,8 +78,9 @@ def recommend(
     if len(numbers) < 3:
         raise UsageError(f"--seeds {seeds!r}: expected at least 3 seeds, fewer leave no interval")
     folder = new_folder(out, f"recommend-{target.resolve().stem}")
-    keys: dict[str, object] = {"devices.hardware": device, "uplink": link, "downlink": link, "edge.hardware": edge}
-    keys |= {"devices.arrivals.rate_hz": rate}
+    both_ways = None if link is None else _link(link)
+    keys: dict[str, object] = {"devices.hardware": device, "uplink": both_ways, "downlink": both_ways}
+    keys |= {"edge.hardware": edge, "devices.arrivals.rate_hz": rate}
     asked = [f"{key}={value}" for key, value in keys.items() if value is not None]
     base = _base(target, [*asked, *given(overrides, requests, engine)], folder)
     with progress_bar(json) as progress:
@@ -115,6 +120,17 @@ def _base(target: Path, asked: list[str], folder: Path) -> Experiment:
     file = folder / "asked.yaml"
     file.write_text(dump({"name": target.resolve().name, "bundle": str(target.resolve())}), encoding="utf-8")
     return Experiment.open(load(file, asked))
+
+
+def _link(given: str) -> str:
+    """The link as a scenario has it: for the file of a trace, that of its format, else as given."""
+    file = Path(given)
+    if not file.is_file():
+        return given
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        first = next((line for line in map(str.strip, lines) if line), "")
+    name = "mahimahi" if first.isdigit() else "trace"  # a time in ms, or a time and a rate
+    return dumps({"name": name, "trace": str(file.resolve())})
 
 
 def _keys(asked: list[str]) -> set[str]:
