@@ -11,7 +11,6 @@ from splitexit.cli.bench_bandits import bandits
 from splitexit.cli.bench_codecs import codecs
 from splitexit.cli.bench_policies import policies
 from splitexit.cli.simulate import Json
-from splitexit.errors import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -65,8 +64,7 @@ def methods(
 
     from splitexit.bench.methods import Bench
     from splitexit.bench.plan import find, read_plan
-    from splitexit.cli.live_output import teller
-    from splitexit.cli.models import watching
+    from splitexit.cli.progress import goes_on, interruptible, teller, watching
     from splitexit.report.folder import to_json
 
     chosen = "quick" if quick else recipes
@@ -74,15 +72,11 @@ def methods(
     sources = _named_sources(data, plan.data)
     folder = out or Path("runs") / f"methods-{Path(chosen).stem}"
     console, results = Console(stderr=True), list[dict[str, Any]]()
-    with watching(console) as watcher:
+    with interruptible(console, goes_on(folder)), watching(console) as watcher:
         bench = Bench(plan, sources, folder, device, teller(console), watcher)
-        try:
-            for found in bench.run():
-                results.append(found)
-                console.print(_line(found), highlight=False, soft_wrap=True)
-        except KeyboardInterrupt:
-            console.print(f"interrupted; {folder} keeps what is done, and the same command goes on from there")
-            raise typer.Exit(INTERRUPTED) from None
+        for found in bench.run():
+            results.append(found)
+            console.print(_line(found), highlight=False, soft_wrap=True)
     document = _document(plan, results, folder, pick(device))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(to_json(document) + "\n")
@@ -121,8 +115,7 @@ def dense(
 
     from splitexit.bench import dense as task
     from splitexit.bench.scenes import compose, parts
-    from splitexit.cli.live_output import teller
-    from splitexit.cli.models import bar
+    from splitexit.cli.progress import bar, interruptible, teller
     from splitexit.cli.simulate import parse_seeds
     from splitexit.models.placement import parse_exits
     from splitexit.models.spec import parse_spec
@@ -135,7 +128,7 @@ def dense(
     new_folder(out, "dense")
     console, results = Console(stderr=True), list[dict[str, Any]]()
     say = teller(console)
-    try:
+    with interruptible(console, f"{out} keeps the finished networks"):
         say("composing scenes")
         images = {split: _read(sources, split) for split in ("train", "test")}
         sets = [compose(*images[split], count, seed) for split, count, seed in parts(scenes)]
@@ -144,9 +137,6 @@ def dense(
             for found in bench.run(recipes):
                 results.append(found)
                 console.print(_dense_line(found), highlight=False, soft_wrap=True)
-    except KeyboardInterrupt:
-        console.print(f"interrupted; {out} keeps the finished networks", highlight=False, soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
     document = {"scenes": [len(of) for of in sets], "machine": pick("cpu"), "methods": results, "run": str(out)}
     (out / "summary.json").write_text(to_json(document) + "\n")
     _write_dense(bench, results)

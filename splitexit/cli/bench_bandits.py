@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from splitexit.cli.simulate import Json
-from splitexit.errors import INTERRUPTED, UsageError
+from splitexit.errors import UsageError
 
 
 def bandits(
@@ -40,7 +40,7 @@ def bandits(
 
     from splitexit.bench.bandits import SWEEP, Bandits, Terms
     from splitexit.bundle import Bundle
-    from splitexit.cli.models import bar, command_line
+    from splitexit.cli.progress import bar, command_line, interruptible
     from splitexit.report.folder import new_folder, to_json
 
     if cost not in ("exits", "macs"):
@@ -51,14 +51,11 @@ def bandits(
     opened, costs = Bundle.open(bundle), SWEEP if sweep is None else _costs(sweep)
     name = f"bandits-{bundle.resolve().name}"
     console = Console(stderr=True)
-    with bar(console, "requests") as progress:
+    nothing = "nothing is kept: fewer --shuffles or a shorter --horizon end sooner"
+    with interruptible(console, nothing), bar(console, "requests") as progress:
         bench = Bandits.open(opened, terms, shuffles, seed, progress)
         folder = new_folder(out or Path("runs") / name, name)
-        try:
-            found = bench.run(horizon, costs)
-        except KeyboardInterrupt:
-            console.print("interrupted; nothing is kept: fewer --shuffles or a shorter --horizon end sooner")
-            raise typer.Exit(INTERRUPTED) from None
+        found = bench.run(horizon, costs)
     document = {"name": opened.spec.name, "bundle": str(bundle), "command": command_line(), **found}
     _write(document, folder)
     if json:

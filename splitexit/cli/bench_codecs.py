@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from splitexit.cli.simulate import Json
-from splitexit.errors import INTERRUPTED
 
 QUICK_IMAGES = 300
 
@@ -55,8 +54,7 @@ def codecs(
     from splitexit.bench import codec_plan as plan
     from splitexit.bench.codecs import CodecBench
     from splitexit.bundle import Bundle
-    from splitexit.cli.live_output import teller
-    from splitexit.cli.models import bar, command_line
+    from splitexit.cli.progress import bar, command_line, goes_on, interruptible, teller
     from splitexit.models.evaluate import pick_device
     from splitexit.report.folder import new_folder, to_json
 
@@ -67,13 +65,9 @@ def codecs(
     name = f"codecs-{bundle.resolve().name}{'-quick' if quick else ''}"
     folder = new_folder(out or Path("runs") / name, name)
     console, rows = Console(stderr=True), list[dict[str, Any]]()
-    with bar(console, "codecs") as progress:
+    with interruptible(console, goes_on(folder)), bar(console, "codecs") as progress:
         bench = CodecBench(opened, images, folder, pick_device(device), teller(console), progress)
-        try:
-            rows.extend(bench.run(pairs))
-        except KeyboardInterrupt:
-            console.print(f"interrupted; {folder} keeps what is done, and the same command goes on from there")
-            raise typer.Exit(INTERRUPTED) from None
+        rows.extend(bench.run(pairs))
     document = bench.document(rows, command_line())
     _write(document, folder)
     if json:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from splitexit.cli.simulate import Json
-from splitexit.errors import INTERRUPTED
 
 SEEDS, QUICK_SEEDS, QUICK_SHARE = "0-9", "0-2", 0.5
 
@@ -55,8 +54,7 @@ def policies(
 
     from splitexit.bench import policy_plan as plan
     from splitexit.bench.policies import PolicyBench
-    from splitexit.cli.live_output import teller
-    from splitexit.cli.models import bar, command_line
+    from splitexit.cli.progress import bar, command_line, goes_on, interruptible, teller
     from splitexit.cli.simulate import parse_labels, parse_seeds
     from splitexit.errors import InputError
     from splitexit.report.folder import new_folder, to_json
@@ -68,13 +66,9 @@ def policies(
     name = f"policies-{place.resolve().name}{'-quick' if quick else ''}"
     folder = new_folder(out or Path("runs") / name, name)
     console, found = Console(stderr=True), list[dict[str, Any]]()
-    with bar(console, "runs") as progress:
+    with interruptible(console, goes_on(folder)), bar(console, "runs") as progress:
         bench = PolicyBench(place, set_so, numbers, folder, QUICK_SHARE if quick else 1.0, teller(console), progress)
-        try:
-            found.extend(bench.run(files))
-        except KeyboardInterrupt:
-            console.print(f"interrupted; {folder} keeps what is done, and the same command goes on from there")
-            raise typer.Exit(INTERRUPTED) from None
+        found.extend(bench.run(files))
     if not any("policies" in scenario for scenario in found):
         raise InputError(f"no scenario could be run: {found[0]['scenario']}: {found[0]['why_not']}")
     document = bench.document(found, command_line())

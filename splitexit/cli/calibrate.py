@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from splitexit.cli.models import BundleFolder, bar, command_line
+from splitexit.cli.models import BundleFolder
+from splitexit.cli.progress import bar, command_line
 from splitexit.errors import UsageError
 
 if TYPE_CHECKING:

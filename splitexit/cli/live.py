@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from splitexit.cli.progress import teller
 from splitexit.cli.serving import Json
 from splitexit.cli.simulate import Out, Overrides, Requests, given
 from splitexit.errors import INTERRUPTED
@@ -91,7 +92,7 @@ def live(
     folder = new_folder(out, settings.name)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     host = _measured(settings, label, network, console) if host_calibration is Source.MEASURE else None
-    say = live_output.teller(console)
+    say = teller(console)
     with Deployment.open(settings, host=host, network=network, data=data, say=say) as deployment:
         total = settings.requests * deployment.experiment.total_devices
         say(f"running {total} requests with policy {label}, seed {chosen}")
@@ -102,7 +103,6 @@ def live(
 
 
 def _measured(settings: Scenario, policy: str, network: Kind, console: Console) -> Calibration:
-    from splitexit.cli.live_output import teller
     from splitexit.rehearsal import calibrate_for
 
     return calibrate_for(settings, policy, network, teller(console))

@@ -21,11 +21,6 @@ OVERRUNS = 0.01
 TOO_SLOW = "this host was too slow or too busy for the machines it stood for; times are too long"
 
 
-def teller(console: Console) -> Callable[[str], None]:
-    """Prints what is happening, in a line each."""
-    return lambda line: console.print(f"· {line}", markup=False)
-
-
 @contextmanager
 def progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
     """Shows how many requests are done; to be called with that number."""

@@ -6,22 +6,19 @@ GPU machine can train: `python -c "from splitexit.cli.models import app_main; ap
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from splitexit.errors import INTERRUPTED, SplitexitError, UsageError
+from splitexit.cli.progress import bar, command_line, goes_on, in_percent, interruptible, watching
+from splitexit.errors import SplitexitError, UsageError
 
 if TYPE_CHECKING:
     from splitexit.bundle import Bundle
-    from splitexit.models.fit import EpochReport, StepReport, Watcher
     from splitexit.models.train_codec import CodecRecipe, CodecReport
 
 
@@ -124,7 +121,7 @@ def train(
         freeze=freeze,
     )
     console = Console(stderr=True)
-    with _interruptible(console, out), watching(console) as watcher:
+    with interruptible(console, goes_on(out)), watching(console) as watcher:
         bundle = run(
             recipe,
             source=data,
@@ -202,7 +199,7 @@ def train_codec(
         tuning = parse_options(joint_option or [])
         print(_train_joint(opened, codec, splits, recipe, tuning, source=source, out=out, device=device))
         return
-    with _interruptible(console, opened.codec_weights), bar(console, "steps") as progress:
+    with interruptible(console, goes_on(opened.codec_weights)), bar(console, "steps") as progress:
         if fitted:
             reports = fit_codec.fit_codec(opened, codec, splits, source=source, device=device, **_given(images=images))
         else:
@@ -249,7 +246,9 @@ def _train_joint(
         )
     lines = [_codec_line(one) for one in report.codecs]
     lines.append(f"on the frozen network {report.frozen:.2%}")
-    lines.append(f"without a codec, validation % by exit {_exits(report.exits)}, before {_exits(report.before)}")
+    lines.append(
+        f"without a codec, validation % by exit {in_percent(report.exits)}, before {in_percent(report.before)}"
+    )
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     return folder
@@ -305,7 +304,7 @@ def record(
         opened, train or _source(opened, "train", "--train"), data or _source(opened, "test", "--data"), limit
     )
     console = Console(stderr=True)
-    with _interruptible(console, opened.path), bar(console, "samples") as progress:
+    with interruptible(console, goes_on(opened.path)), bar(console, "samples") as progress:
         recording.record(
             opened,
             recording.distorted(opened, parts, distort or ()),
@@ -342,56 +341,3 @@ def _source(bundle: Bundle, kind: str, option: str) -> str:
     if source is None:
         raise UsageError(f"{bundle.path}: model.json does not say where its {kind} images are; give {option}")
     return str(source)
-
-
-def command_line() -> str:
-    """What was typed, for `made` of what comes of it."""
-    return shlex.join(["splitexit", *sys.argv[1:]])
-
-
-@contextmanager
-def _interruptible(console: Console, out: Path) -> Iterator[None]:
-    """Ctrl-C ends with a word on how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print(f"\ninterrupted; {out} keeps what is done, and the same command goes on from there")
-        raise typer.Exit(INTERRUPTED) from None
-
-
-@contextmanager
-def watching(console: Console) -> Iterator[Watcher]:
-    """A progress bar with loss and accuracy so far, and one line for every epoch."""
-    from splitexit.models.fit import Watcher
-
-    text = TextColumn("epoch {task.fields[epoch]}  loss {task.fields[loss]:.3f}  training % {task.fields[exits]}")
-    columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("train", epoch=1, loss=0.0, exits="", total=None)
-
-        def step(now: StepReport) -> None:
-            progress.update(
-                task, completed=now.done, total=now.steps, epoch=now.epoch, loss=now.loss, exits=_exits(now.accuracy)
-            )
-
-        yield Watcher(step, lambda report: console.print(_line(report), highlight=False, soft_wrap=True))
-
-
-@contextmanager
-def bar(console: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; gives the function to call with (done, total)."""
-    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(unit, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def _line(report: EpochReport) -> str:
-    return (
-        f"epoch {report.epoch:3d}  loss {report.loss:.4f}  validation % by exit {_exits(report.accuracy)}  "
-        f"{report.seconds:.0f} s"
-    )
-
-
-def _exits(accuracy: Sequence[float]) -> str:
-    return " ".join(f"{100 * a:.1f}" for a in accuracy)

@@ -133,7 +133,7 @@ def _watching(console: Console, steps: int) -> Iterator[Callable[[Progress], Non
 
 def _save(training: Training, env: OffloadEnv, out: Path) -> None:
     from splitexit.actor import actor_for
-    from splitexit.cli.models import command_line
+    from splitexit.cli.progress import command_line
 
     setting = env.experiment.setting(env.experiment.groups[0])
     made = {"command": command_line(), "decisions": training.done, "recipe": training.recipe.to_json()}

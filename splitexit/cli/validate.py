@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from splitexit.cli.live import Kind
-from splitexit.cli.live_output import OVERRUNS, teller
+from splitexit.cli.live_output import OVERRUNS
+from splitexit.cli.progress import teller
 from splitexit.cli.simulate import Json, Out, Overrides, Requests, given, progress_bar
 from splitexit.errors import INTERRUPTED
 
