@@ -18,7 +18,7 @@ from splitexit import energy, streams
 from splitexit.arrivals import Arrivals, Intensity
 from splitexit.bundle import Bundle, ModelSpec
 from splitexit.calibration import Calibration, ServiceTimes
-from splitexit.decision import LinkEstimate, Setting
+from splitexit.decision import Setting
 from splitexit.errors import ArtifactError, InputError, PolicyError
 from splitexit.fleet import Cell, Downtime, Group, cells_of, downtimes_of, groups_of
 from splitexit.hardware import calibration_on
@@ -31,6 +31,7 @@ from splitexit.results import DEVICE, EDGE
 from splitexit.scenario import HOST as HOST
 from splitexit.scenario import Cloud, Scenario
 from splitexit.scenario.events import LinkEvent
+from splitexit.setting import energy_model, setting_of
 from splitexit.streams import stream
 from splitexit.wiring import DIRECTIONS, Links, fresh
 from splitexit.workload import Workload as Workload
@@ -200,54 +201,11 @@ class Experiment:
 
     @cached_property
     def _settings(self) -> tuple[Setting, ...]:
-        return tuple(self._setting(group) for group in self.groups)
-
-    def _setting(self, group: Group) -> Setting:
-        return Setting(
-            spec=self.spec,
-            device=self.device_calibration(group),
-            edge=self.edge_calibration,
-            codecs=self._codecs(self.device_calibration(group)),
-            calibration=self.recording.calibration,
-            link=self._prior(group),
-            utility=self.scenario.utility,
-            deadline_s=group.config.deadline_s,
-            retries=group.config.retries,
-            edge_workers=self.scenario.edge.workers,
-            edge_servers=self.scenario.edge.servers,
-            energy=self.energy_model(group),
-            cloud_split=None if self.scenario.cloud is None else self.scenario.cloud.split,
-        )
+        return tuple(setting_of(self, group) for group in self.groups)
 
     def energy_model(self, group: Group) -> energy.Model:
         """How the devices of a group take energy, as far as the scenario says so or figures were published."""
-        given, (up, down) = group.config.energy, self.scenario.links(group.config)
-        rpc = self.edge_calibration.rpc
-        return energy.model(
-            group.config.hardware,
-            up.name,
-            compute_w=given.compute_w,
-            idle_w=given.idle_w,
-            radio_name=given.radio,
-            first=group.first,
-            count=group.count,
-            sent_bytes=rpc.uplink_overhead_bytes,
-            reply_bytes=rpc.downlink_bytes,
-            downlink_bps=self.links.of(down).mean_bps,
-        )
-
-    def _codecs(self, device: Calibration) -> dict[int, tuple[str, ...]]:
-        """The recorded pairs whose encode and decode times were measured too."""
-        timed = device.encode.keys() & self.edge_calibration.decode.keys()
-        recorded = self.recording.codecs().items()
-        offered = {split: tuple(codec for codec in codecs if (split, codec) in timed) for split, codecs in recorded}
-        return {split: codecs for split, codecs in offered.items() if codecs}
-
-    def _prior(self, group: Group) -> LinkEstimate:
-        """The links' nominal figures, as a device would have them from its contract or a probe."""
-        (up, down), rpc = map(self.links.of, self.scenario.links(group.config)), self.edge_calibration.rpc
-        reply_s = 8.0 * rpc.downlink_bytes / down.mean_bps
-        return LinkEstimate(up.mean_bps, up.delay_s + down.delay_s + reply_s + rpc.seconds.mean)
+        return energy_model(self, group)
 
     @cached_property
     def links(self) -> Links:
