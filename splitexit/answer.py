@@ -29,6 +29,7 @@ class Answer:
     payload_bytes: int = 0
     shed: bool = False
     lost_reply: bool = False
+    mode: str = ""
 
     def __init__(self, plan: Plan, readings: list[Reading]) -> None:
         self.plan, self.readings = plan, readings
@@ -75,6 +76,7 @@ def complete(request: Request, answer: Answer, start_s: float, done_s: float, ov
             answer.shed,
             answer.lost_reply,
             overrun,
+            answer.mode,
         ),
     )
 

@@ -3,7 +3,7 @@
 The engines know nothing of energy. A device's energy from the beginning of the run to its last answer is
 split among its rows without remainder, so that the rows of a device add up to it:
 
-    compute     (compute_w − idle_w) · (device_compute_s + encode_s)
+    compute     (compute_w − idle_w) · (device_compute_s + encode_s), compute_w in the request's mode
     transmit    P(B) · airtime_s with P(B) = alpha_up · B + base_up and B = bits sent / airtime_s
     receive     likewise, for as long as the reply takes at the downlink's mean rate
     tail        tail_w · min(tail_s, time to the radio's next message): it stays awake after every message
@@ -27,8 +27,8 @@ links do not have its delay.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -58,6 +58,8 @@ class Model:
     sent_bytes     framing that goes up with every payload
     reply_bytes    what comes down for every answer or refusal
     downlink_bps   the downlink's mean rate
+    modes          by name, the watts while it computes in another mode, None where nobody published them; what it takes
+                   while it waits is the same
     """
 
     power: Power | None
@@ -67,6 +69,18 @@ class Model:
     sent_bytes: int = 0
     reply_bytes: int = 0
     downlink_bps: float = math.inf
+    modes: Mapping[str, float | None] = field(default_factory=dict)
+
+    def power_in(self, mode: str) -> Power | None:
+        """Of the machine in that mode; "": in none. None where it is unknown."""
+        if mode == "":
+            return self.power
+        compute_w = self.modes.get(mode)
+        return None if self.power is None or compute_w is None else replace(self.power, compute_w=compute_w)
+
+    def in_mode(self, mode: str) -> Model:
+        """The same in that mode."""
+        return replace(self, power=self.power_in(mode), modes={})
 
     @cached_property
     def receive_j(self) -> float:
@@ -107,6 +121,8 @@ class Model:
         gaps = []
         if self.power is None:
             gaps.append("nobody published the power of these devices: give devices.energy.compute_w and idle_w")
+        for mode in (name for name, compute_w in self.modes.items() if compute_w is None):
+            gaps.append(f"nobody published the power of the mode {mode!r}: give devices.modes.{mode}.energy.compute_w")
         if self.radio is None:
             names = ", ".join(RADIOS)
             gaps.append(f"nobody published the energy of this uplink's radio: give devices.energy.radio ({names})")
@@ -153,7 +169,8 @@ def charge(table: pa.Table, models: Sequence[Model]) -> pa.Table:
 
 def parts(table: pa.Table, models: Sequence[Model]) -> dict[str, Array]:
     """Joules of every part (PARTS) of every row, in the table's order; together they are `energy_j`."""
-    rows = {name: column(table, name) for name in _COLUMNS}
+    modes = ["mode"] if "mode" in table.column_names else []
+    rows = {name: column(table, name) for name in (*_COLUMNS, *modes)}
     order = np.lexsort((rows["request"], rows["device"]))
     if not (order[1:] > order[:-1]).all():
         rows = {name: values[order] for name, values in rows.items()}
@@ -161,7 +178,7 @@ def parts(table: pa.Table, models: Sequence[Model]) -> dict[str, Array]:
     for model in models:
         first, end = np.searchsorted(rows["device"], (model.first, model.first + model.count))
         mine = {name: values[first:end] for name, values in rows.items()}
-        for name, joules in (_machine_parts(mine, model.power) | _radio_parts(mine, model)).items():
+        for name, joules in (_machine_parts(mine, model) | _radio_parts(mine, model)).items():
             found[name][first:end] = joules
     return {name: _scattered(joules, order) for name, joules in found.items()}
 
@@ -181,14 +198,24 @@ def _scattered(values: Array, to: Array) -> Array:
     return array
 
 
-def _machine_parts(rows: Rows, power: Power | None) -> Rows:
+def _machine_parts(rows: Rows, model: Model) -> Rows:
     """What the machine takes without its radio."""
+    power = model.power
     if power is None:
         return dict.fromkeys(("compute", "idle"), np.full(len(rows["device"]), math.nan))
     return {
-        "compute": (power.compute_w - power.idle_w) * (rows["device_compute_s"] + rows["encode_s"]),
+        "compute": (_compute_w(rows, model, power) - power.idle_w) * (rows["device_compute_s"] + rows["encode_s"]),
         "idle": power.idle_w * _since_previous_answer(rows["device"], rows["done_s"]),
     }
+
+
+def _compute_w(rows: Rows, model: Model, power: Power) -> Array | float:
+    """Watts while it computes, NaN where those of a row's mode are unknown."""
+    if "mode" not in rows:
+        return power.compute_w
+    names, of = np.unique(rows["mode"].astype(str), return_inverse=True)
+    found = [model.power_in(name) for name in names.tolist()]
+    return np.array([math.nan if one is None else one.compute_w for one in found])[of]
 
 
 def _since_previous_answer(device: Array, done_s: Array) -> Array:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from splitexit import energy, streams
 from splitexit.arrivals import Arrivals, Intensity
@@ -27,11 +28,11 @@ from splitexit.links import Fifo, Link
 from splitexit.links.sharing import Sharing
 from splitexit.policies import Policy
 from splitexit.recording import Recording
-from splitexit.results import DEVICE, EDGE
+from splitexit.results import DEVICE, EDGE, SCHEMA, WITH_MODES
 from splitexit.scenario import HOST as HOST
 from splitexit.scenario import Cloud, Scenario
 from splitexit.scenario.events import LinkEvent
-from splitexit.setting import energy_model, setting_of
+from splitexit.setting import energy_model, mode_misfits, setting_of
 from splitexit.streams import stream
 from splitexit.wiring import DIRECTIONS, Links, fresh
 from splitexit.workload import Workload as Workload
@@ -81,6 +82,7 @@ class Experiment:
                 self._on(hardware)
             except ArtifactError as error:
                 yield path, str(error)
+        yield from mode_misfits(self)
         if (cloud := scenario.cloud) is not None and (what := self._cloud_misfit(cloud)):
             yield ("cloud", "split"), what
         for label, point in scenario.access_points.items():
@@ -140,6 +142,11 @@ class Experiment:
         return groups_of(self.scenario)
 
     @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns of its rows."""
+        return WITH_MODES if any(group.config.modes for group in self.groups) else SCHEMA
+
+    @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """Every access point, in the order of the scenario."""
         return cells_of(self.scenario)
@@ -184,6 +191,10 @@ class Experiment:
     def device_calibration(self, group: Group | None = None) -> Calibration:
         """Seconds of every part on the devices of a group."""
         return self._on((group or self.groups[0]).config.hardware, DEVICE)
+
+    def mode_calibrations(self, group: Group) -> dict[str, Calibration]:
+        """By name, the same in the modes that the devices of a group have beside their own."""
+        return {name: self._on(mode.hardware, DEVICE) for name, mode in group.config.modes.items()}
 
     @property
     def edge_calibration(self) -> Calibration:
@@ -277,8 +288,12 @@ class Experiment:
 
     def device_times(self, seed: int, device: int) -> ServiceTimes:
         """What every part of every request takes on this device."""
-        calibration = self.device_calibration(self.group(device))
-        return ServiceTimes(calibration, lambda block: stream(seed, streams.DEVICE_TIMES, device, block))
+        group = self.group(device)
+        return ServiceTimes(
+            self.device_calibration(group),
+            lambda block: stream(seed, streams.DEVICE_TIMES, device, block),
+            self.mode_calibrations(group),
+        )
 
     def edge_times(self, seed: int, device: int) -> ServiceTimes:
         """What every part of every request of this device takes on the edge."""

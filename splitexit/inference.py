@@ -9,6 +9,7 @@ returns an `Answer`. Nothing about a policy or a request is written a second tim
     Reveal()                     a Truth (simulator only)
     ReadExit(exit, first, last)  (Reading, seconds), for stages first+1..last and then the head
     Encode(split, codec, first)  a Payload, made after stages first+1..split
+    Switch(mode)                 None; what the device computes from now on takes that mode's times
     Send(...)                    a Reply, or a NoReply
 
 Steps that do not depend on the request are made once.
@@ -42,6 +43,7 @@ from splitexit.steps import (
     RunStages,
     Send,
     Step,
+    Switch,
     prior_bytes,
 )
 
@@ -100,6 +102,8 @@ class Decider:
         """Policies mostly return the same few objects: checks each once, and remembers a bounded number."""
         if self._checked.get(id(plan)) is not plan:
             plan.check(self.setting.spec)
+            if plan.mode is not None:
+                self.setting.require(plan)
             if len(self._checked) >= 256:
                 self._checked.clear()
             self._checked[id(plan)] = plan
@@ -147,6 +151,9 @@ def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer
     plan = (yield from decider.ask(readings, 0)) if watches else decider.decide(readings, 0)
     answer = Answer(plan, readings)
     exits, stage, next_check = plan.exits, 0, 0
+    if plan.mode is not None:
+        answer.mode = plan.mode
+        yield Switch(plan.mode)
     while next_check < len(exits):
         check = exits[next_check]
         next_check += 1
@@ -166,6 +173,7 @@ def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer
         if revises:
             revised = (yield from decider.ask(readings, stage)) if watches else decider.decide(readings, stage)
             if revised is not plan:
+                _require_same_mode(plan, revised)
                 plan = answer.plan = revised
                 exits, next_check = plan.exits, 0
     if plan.split is not None:
@@ -175,6 +183,13 @@ def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer
     else:
         yield from _answer_at(answer, decider.setting.spec.final_exit, stage, decider)
     return answer
+
+
+def _require_same_mode(plan: Plan, revised: Plan) -> None:
+    if revised.mode != plan.mode:
+        raise PolicyError(
+            f"plan: mode {revised.mode!r} after {plan.mode!r}; a request keeps the mode of its first plan"
+        )
 
 
 def _answer_at(answer: Answer, exit_: int, stage: int, decider: Decider) -> Generator[Step, Any, None]:
@@ -201,7 +216,7 @@ def _offload(
     answer.encode_s = payload.encode_s
     timeout_s = deadline_at_s - payload.at_s
     if not answer.readings:
-        timeout_s -= setting.fallback_s[split]
+        timeout_s -= setting.in_mode(plan.mode).fallback_s[split]
     if plan.timeout_s is not None:
         timeout_s = min(timeout_s, plan.timeout_s)
     tries, until_s = 1 + setting.retries, payload.at_s + timeout_s

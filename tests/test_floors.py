@@ -90,6 +90,7 @@ LIBRARIES: dict[str, set[str]] = {
     "recording": TABLES,
     "results": TABLES,
     "energy": TABLES,
+    "experiment": TABLES,
     "partition": {"networkx"},
     "regression": {"scipy"},
     "actor": {"safetensors"},

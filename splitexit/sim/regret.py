@@ -98,7 +98,8 @@ def judged(
         clock_ns: times decisions, in nanoseconds; None: they are not timed.
     """
     judges = [Judge(experiment.setting(experiment.group(n)), clock_ns) for n in range(experiment.total_devices)]
-    table = to_table(simulate(experiment, policy, seed, requests, lambda number: judges[number].infer))
+    rows = simulate(experiment, policy, seed, requests, lambda number: judges[number].infer)
+    table = to_table(rows, experiment.schema)
     regret = np.array([value for judge in judges for value in judge.regret])
     switched = np.array([value for judge in judges for value in judge.switched], bool)
     for name, values in zip(COLUMNS, (regret, switched), strict=True):
