@@ -21,7 +21,7 @@ import pyarrow as pa
 from splitexit.decision import Plan, Setting, Truth
 from splitexit.experiment import Experiment
 from splitexit.inference import Answer, Decider, infer
-from splitexit.policies.oracle import candidates
+from splitexit.policies.oracle import in_every_mode
 from splitexit.results import to_table
 from splitexit.sim.run import simulate
 from splitexit.steps import Observe, Reveal, Step
@@ -55,7 +55,7 @@ class Judge:
     """
 
     def __init__(self, setting: Setting, clock_ns: Clock | None = None) -> None:
-        self._candidates, self._clock_ns = candidates(setting), clock_ns
+        self._candidates, self._clock_ns = in_every_mode(setting), clock_ns
         self._decider: Decider | None = None
         self._before: Plan | None = None
         self.regret: list[float] = []
