@@ -318,12 +318,21 @@ class ServiceTimes:
     Args:
         calibration: where to draw from.
         stream: block number -> a fresh generator for the times of `BLOCK` requests.
+        modes: by name, calibrations of the machine's other modes; their times are drawn from the same stream.
+
+    modes   by name, what the same requests take in the machine's other modes
     """
 
     BLOCK, FIRST = 512, 8
 
-    def __init__(self, calibration: Calibration, stream: Callable[[int], np.random.Generator]) -> None:
+    def __init__(
+        self,
+        calibration: Calibration,
+        stream: Callable[[int], np.random.Generator],
+        modes: Mapping[str, Calibration] | None = None,
+    ) -> None:
         self._calibration, self._stream = calibration, stream
+        self.modes = {name: ServiceTimes(mode, stream) for name, mode in (modes or {}).items()}
         self._always = calibration.fixed_times
         self._block, self._first, self._rows = -1, 0, list[Times]()
 

@@ -191,7 +191,7 @@ def run_once(
     if experiment.scenario.engine == "compiled":
         table = compiled.simulate(experiment, policy, seed, requests)
     else:
-        table = to_table(simulate(experiment, policy, seed, requests))
+        table = to_table(simulate(experiment, policy, seed, requests), experiment.schema)
     return as_run(experiment, policy, seed, table)
 
 

@@ -114,8 +114,8 @@ def utilisations(experiment: Experiment, run: Run) -> Busy:
     work_s = column(rows, "device_compute_s") + column(rows, "encode_s")
     found: dict[int | None, Sequence[float]] = {}
     for group in experiment.groups:
-        real = _real_share(experiment, group.config.hardware, experiment.device_calibration(group)) / span_s
-        found[group.number] = [min(1.0, real * float(work_s[device == number].sum())) for number in group.devices]
+        real_s = work_s * _real_shares(experiment, group, run) / span_s
+        found[group.number] = [min(1.0, float(real_s[device == number].sum())) for number in group.devices]
     workers = edge.workers * edge.servers
     real = _real_share(experiment, edge.hardware, experiment.edge_calibration) / (span_s * workers)
     found[None] = [min(1.0, real * _edge_work_s(column(rows, "edge_compute_s"), edge.batching is not None))] * workers
@@ -125,6 +125,16 @@ def utilisations(experiment: Experiment, run: Run) -> Busy:
 def _edge_work_s(compute_s: np.ndarray[Any, Any], batched: bool) -> float:
     """Seconds that the edge computed; requests of one pass share them, and name the same seconds."""
     return float((np.unique(compute_s) if batched else compute_s).sum())
+
+
+def _real_shares(experiment: Experiment, group: Group, run: Run) -> np.ndarray[Any, Any]:
+    """`_real_share` in every row, as if all were of this group."""
+    shares = np.full(
+        len(run.table), _real_share(experiment, group.config.hardware, experiment.device_calibration(group))
+    )
+    for name, times in experiment.mode_calibrations(group).items():
+        shares[column(run.table, "mode") == name] = _real_share(experiment, group.config.modes[name].hardware, times)
+    return shares
 
 
 def _real_share(experiment: Experiment, hardware: str, on: Calibration) -> float:

@@ -139,6 +139,8 @@ class Plan:
     codec      how the features (the image at split 0) are sent; needed where split is not None
     edge_exits the same for the exits behind the split; the final exit always answers
     timeout_s  give up waiting for the edge after so long, if that is before the deadline's own limit
+    mode       of the device while it computes (a key of `devices.modes`); None: as its `hardware` was measured.
+               Switching takes no time [inferred]. A request keeps the mode of its first plan
     """
 
     exits: tuple[ExitCheck, ...] = ()
@@ -146,6 +148,7 @@ class Plan:
     codec: str | None = None
     edge_exits: tuple[ExitCheck, ...] = ()
     timeout_s: float | None = None
+    mode: str | None = None
 
     def check(self, spec: ModelSpec) -> None:
         """Raises PolicyError where the plan is impossible for this model."""
@@ -216,6 +219,8 @@ class Setting:
     edge_workers, edge_servers   requests that a server of the edge works on at a time, and how many servers it has
     energy       what the device takes, as far as figures were published or given; None: nothing is known
     cloud_split  stages that device and edge run at most, where a cloud runs the rest; None without one
+    modes        what the device can be switched to for a request, by name (Plan.mode): the same setting with the times,
+                 codecs and energy that it has then, and no modes; empty where it has none
     """
 
     spec: ModelSpec
@@ -231,6 +236,24 @@ class Setting:
     edge_servers: int = 1
     energy: Consumption | None = None
     cloud_split: int | None = None
+    modes: Mapping[str, Setting] = field(default_factory=dict)
+
+    def in_mode(self, mode: str | None) -> Setting:
+        """The setting in this mode of the device; None: itself. Raises PolicyError for an unknown mode."""
+        if mode is None:
+            return self
+        if mode not in self.modes:
+            known = f"it has {', '.join(self.modes)}" if self.modes else "the scenario gives it none (devices.modes)"
+            raise PolicyError(f"plan: the device has no mode {mode!r}; {known}")
+        return self.modes[mode]
+
+    def require(self, plan: Plan) -> None:
+        """Raises PolicyError where the device has not the plan's mode, or cannot encode there what is to be sent."""
+        offered = self.in_mode(plan.mode).codecs
+        if plan.split is not None and plan.codec not in offered.get(plan.split, ()):
+            raise PolicyError(
+                f"plan: codec {plan.codec!r} at split {plan.split} is not calibrated in mode {plan.mode!r}"
+            )
 
     @cached_property
     def exit_stages(self) -> tuple[int, ...]:

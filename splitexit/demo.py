@@ -121,7 +121,8 @@ def _measure(deployment: Deployment, policies: Sequence[str], seed: int, count: 
                 raise KeyboardInterrupt
             if live.failed:
                 raise ProcessError("; ".join(live.failed.values()))
-            measured[policy] = as_run(deployment.experiment, policy, seed, to_table(live.rows))
+            table = to_table(live.rows, deployment.experiment.schema)
+            measured[policy] = as_run(deployment.experiment, policy, seed, table)
     except KeyboardInterrupt:
         if not measured:
             raise

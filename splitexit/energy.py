@@ -3,7 +3,7 @@
 The engines know nothing of energy. A device's energy from the beginning of the run to its last answer is
 split among its rows without remainder, so that the rows of a device add up to it:
 
-    compute     (compute_w − idle_w) · (device_compute_s + encode_s)
+    compute     (compute_w − idle_w) · (device_compute_s + encode_s), compute_w in the request's mode
     transmit    P(B) · airtime_s with P(B) = alpha_up · B + base_up and B = bits sent / airtime_s
     receive     likewise, for as long as the reply takes at the downlink's mean rate
     tail        tail_w · min(tail_s, time to the radio's next message): it stays awake after every message
@@ -27,8 +27,8 @@ links do not have its delay.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,139 +36,17 @@ import numpy as np
 import pyarrow as pa
 
 from splitexit import hardware
-from splitexit.errors import UnknownNameError
 from splitexit.hardware import Power
+from splitexit.radios import RADIOS as RADIOS
+from splitexit.radios import Radio, radio_of_link
+from splitexit.radios import radio as radio
+from splitexit.radios import radio_names as radio_names
 from splitexit.results import LOCAL, column
 
 Array = np.ndarray[Any, Any]
 
 PARTS = ("compute", "transmit", "receive", "tail", "promotion", "idle")
 """What a row's energy is made of."""
-
-_MW_PER_MBPS = 1e-3 / 1e6
-
-
-@dataclass(frozen=True)
-class Radio:
-    """Power of one radio technology above the machine's idle power.
-
-    alpha_up, base_up       sending at B bit/s takes alpha · B + base watts
-    alpha_down, base_down   receiving, likewise
-    tail_w, tail_s          staying awake after a message, and for how long
-    promotion_w, promotion_s   waking up
-    most_w                  no rate takes more than this
-    source                  where the figures were published
-    """
-
-    name: str
-    alpha_up: float
-    base_up: float
-    alpha_down: float
-    base_down: float
-    tail_w: float
-    tail_s: float
-    promotion_w: float
-    promotion_s: float
-    source: str
-    most_w: float = math.inf
-
-    def send_j(self, bits: Any, seconds: Any) -> Any:
-        """Joules of sending `bits` in `seconds`; elementwise for arrays."""
-        return _moving_j(self.alpha_up, self.base_up, self.most_w, bits, seconds)
-
-    def receive_j(self, bits: Any, seconds: Any) -> Any:
-        """Joules of receiving `bits` in `seconds`; elementwise for arrays."""
-        return _moving_j(self.alpha_down, self.base_down, self.most_w, bits, seconds)
-
-
-def _moving_j(alpha: float, base: float, most_w: float, bits: Any, seconds: Any) -> Any:
-    """(alpha · bits / seconds + base) · seconds, but never above most_w."""
-    joules = alpha * bits + base * seconds
-    return joules if math.isinf(most_w) else np.minimum(joules, most_w * seconds)
-
-
-HUANG = 'Huang et al., "A Close Examination of Performance and Power Characteristics of 4G LTE Networks", MobiSys 2012'
-BOTTLENET = 'Eshratifar et al., "BottleNet", ISLPED 2019, table of radio parameters'
-
-RADIOS = {
-    radio.name: radio
-    for radio in (
-        Radio(
-            "3g",
-            alpha_up=868.98 * _MW_PER_MBPS,
-            base_up=0.81788,
-            alpha_down=122.12 * _MW_PER_MBPS,
-            base_down=0.81788,
-            tail_w=0.8039,
-            tail_s=8.0882,
-            promotion_w=0.6594,
-            promotion_s=0.5821,
-            source=f"{BOTTLENET} (sending); {HUANG}, tables 3 and 4 (all of it; of the tail only the part in DCH)",
-        ),
-        Radio(
-            "lte",
-            alpha_up=438.39 * _MW_PER_MBPS,
-            base_up=1.28804,
-            alpha_down=51.97 * _MW_PER_MBPS,
-            base_down=1.28804,
-            tail_w=1.0600,
-            tail_s=11.576,
-            promotion_w=1.2107,
-            promotion_s=0.2601,
-            source=f"{BOTTLENET} (sending); {HUANG}, tables 3 and 4 (all of it)",
-        ),
-        Radio(
-            "wifi",
-            alpha_up=283.17 * _MW_PER_MBPS,
-            base_up=0.13286,
-            alpha_down=137.01 * _MW_PER_MBPS,
-            base_down=0.13286,
-            tail_w=0.1193,
-            tail_s=0.2381,
-            promotion_w=0.1244,
-            promotion_s=0.0791,
-            source=f"{BOTTLENET} (sending); {HUANG}, tables 3 and 4 (all of it). Its line is of slow Wi-Fi; no rate "
-            "takes more than 350 mA at 3.7 V, what the Pixel 2 XL's power profile says of sending "
-            "(https://android.googlesource.com/device/google/taimen/+/bc9fafa, power_profile.xml)",
-            most_w=0.350 * 3.7,
-        ),
-        Radio(
-            "lora",
-            alpha_up=0.0,
-            base_up=0.029 * 3.3,
-            alpha_down=0.0,
-            base_down=0.0108 * 3.3,
-            tail_w=0.0,
-            tail_s=0.0,
-            promotion_w=0.0,
-            promotion_s=0.0,
-            source="Semtech, SX1276 data sheet, power consumption specification: 29 mA sending at +13 dBm, 10.8 mA "
-            "receiving (LnaBoost off), at 3.3 V; asleep otherwise. Empty receive windows are left out",
-        ),
-        Radio(
-            "ethernet",
-            *(0.0,) * 8,
-            source="none: an Ethernet port takes the same power whether it sends or not, which is in the idle power",
-        ),
-    )
-}
-
-
-def radio_names() -> list[str]:
-    """The radios with published figures."""
-    return list(RADIOS)
-
-
-def radio(name: str) -> Radio:
-    """The radio of that name; raises UnknownNameError."""
-    if name not in RADIOS:
-        raise UnknownNameError("radio", name, RADIOS)
-    return RADIOS[name]
-
-
-def radio_of_link(link: str) -> Radio | None:
-    """The radio behind a link of that name: that of a preset (3g, lte, wifi, ethernet), None for any other link."""
-    return RADIOS.get(link)
 
 
 @dataclass(frozen=True)
@@ -180,6 +58,8 @@ class Model:
     sent_bytes     framing that goes up with every payload
     reply_bytes    what comes down for every answer or refusal
     downlink_bps   the downlink's mean rate
+    modes          by name, the watts while it computes in another mode, None where nobody published them; what it takes
+                   while it waits is the same
     """
 
     power: Power | None
@@ -189,6 +69,18 @@ class Model:
     sent_bytes: int = 0
     reply_bytes: int = 0
     downlink_bps: float = math.inf
+    modes: Mapping[str, float | None] = field(default_factory=dict)
+
+    def power_in(self, mode: str) -> Power | None:
+        """Of the machine in that mode; "": in none. None where it is unknown."""
+        if mode == "":
+            return self.power
+        compute_w = self.modes.get(mode)
+        return None if self.power is None or compute_w is None else replace(self.power, compute_w=compute_w)
+
+    def in_mode(self, mode: str) -> Model:
+        """The same in that mode."""
+        return replace(self, power=self.power_in(mode), modes={})
 
     @cached_property
     def receive_j(self) -> float:
@@ -229,6 +121,8 @@ class Model:
         gaps = []
         if self.power is None:
             gaps.append("nobody published the power of these devices: give devices.energy.compute_w and idle_w")
+        for mode in (name for name, compute_w in self.modes.items() if compute_w is None):
+            gaps.append(f"nobody published the power of the mode {mode!r}: give devices.modes.{mode}.energy.compute_w")
         if self.radio is None:
             names = ", ".join(RADIOS)
             gaps.append(f"nobody published the energy of this uplink's radio: give devices.energy.radio ({names})")
@@ -275,7 +169,8 @@ def charge(table: pa.Table, models: Sequence[Model]) -> pa.Table:
 
 def parts(table: pa.Table, models: Sequence[Model]) -> dict[str, Array]:
     """Joules of every part (PARTS) of every row, in the table's order; together they are `energy_j`."""
-    rows = {name: column(table, name) for name in _COLUMNS}
+    modes = ["mode"] if "mode" in table.column_names else []
+    rows = {name: column(table, name) for name in (*_COLUMNS, *modes)}
     order = np.lexsort((rows["request"], rows["device"]))
     if not (order[1:] > order[:-1]).all():
         rows = {name: values[order] for name, values in rows.items()}
@@ -283,7 +178,7 @@ def parts(table: pa.Table, models: Sequence[Model]) -> dict[str, Array]:
     for model in models:
         first, end = np.searchsorted(rows["device"], (model.first, model.first + model.count))
         mine = {name: values[first:end] for name, values in rows.items()}
-        for name, joules in (_machine_parts(mine, model.power) | _radio_parts(mine, model)).items():
+        for name, joules in (_machine_parts(mine, model) | _radio_parts(mine, model)).items():
             found[name][first:end] = joules
     return {name: _scattered(joules, order) for name, joules in found.items()}
 
@@ -303,14 +198,24 @@ def _scattered(values: Array, to: Array) -> Array:
     return array
 
 
-def _machine_parts(rows: Rows, power: Power | None) -> Rows:
+def _machine_parts(rows: Rows, model: Model) -> Rows:
     """What the machine takes without its radio."""
+    power = model.power
     if power is None:
         return dict.fromkeys(("compute", "idle"), np.full(len(rows["device"]), math.nan))
     return {
-        "compute": (power.compute_w - power.idle_w) * (rows["device_compute_s"] + rows["encode_s"]),
+        "compute": (_compute_w(rows, model, power) - power.idle_w) * (rows["device_compute_s"] + rows["encode_s"]),
         "idle": power.idle_w * _since_previous_answer(rows["device"], rows["done_s"]),
     }
+
+
+def _compute_w(rows: Rows, model: Model, power: Power) -> Array | float:
+    """Watts while it computes, NaN where those of a row's mode are unknown."""
+    if "mode" not in rows:
+        return power.compute_w
+    names, of = np.unique(rows["mode"].astype(str), return_inverse=True)
+    found = [model.power_in(name) for name in names.tolist()]
+    return np.array([math.nan if one is None else one.compute_w for one in found])[of]
 
 
 def _since_previous_answer(device: Array, done_s: Array) -> Array:

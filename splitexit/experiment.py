@@ -13,12 +13,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from splitexit import energy, streams
 from splitexit.arrivals import Arrivals, Intensity
 from splitexit.bundle import Bundle, ModelSpec
 from splitexit.calibration import Calibration, ServiceTimes
-from splitexit.decision import LinkEstimate, Setting
+from splitexit.decision import Setting
 from splitexit.errors import ArtifactError, InputError, PolicyError
 from splitexit.fleet import Cell, Downtime, Group, cells_of, downtimes_of, groups_of
 from splitexit.hardware import calibration_on
@@ -27,10 +28,11 @@ from splitexit.links import Fifo, Link
 from splitexit.links.sharing import Sharing
 from splitexit.policies import Policy
 from splitexit.recording import Recording
-from splitexit.results import DEVICE, EDGE
+from splitexit.results import DEVICE, EDGE, SCHEMA, WITH_MODES
 from splitexit.scenario import HOST as HOST
 from splitexit.scenario import Cloud, Scenario
 from splitexit.scenario.events import LinkEvent
+from splitexit.setting import energy_model, mode_misfits, setting_of
 from splitexit.streams import stream
 from splitexit.wiring import DIRECTIONS, Links, fresh
 from splitexit.workload import Workload as Workload
@@ -80,6 +82,7 @@ class Experiment:
                 self._on(hardware)
             except ArtifactError as error:
                 yield path, str(error)
+        yield from mode_misfits(self)
         if (cloud := scenario.cloud) is not None and (what := self._cloud_misfit(cloud)):
             yield ("cloud", "split"), what
         for label, point in scenario.access_points.items():
@@ -139,6 +142,11 @@ class Experiment:
         return groups_of(self.scenario)
 
     @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns of its rows."""
+        return WITH_MODES if any(group.config.modes for group in self.groups) else SCHEMA
+
+    @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """Every access point, in the order of the scenario."""
         return cells_of(self.scenario)
@@ -184,6 +192,10 @@ class Experiment:
         """Seconds of every part on the devices of a group."""
         return self._on((group or self.groups[0]).config.hardware, DEVICE)
 
+    def mode_calibrations(self, group: Group) -> dict[str, Calibration]:
+        """By name, the same in the modes that the devices of a group have beside their own."""
+        return {name: self._on(mode.hardware, DEVICE) for name, mode in group.config.modes.items()}
+
     @property
     def edge_calibration(self) -> Calibration:
         """Seconds of every part on the scenario's edge."""
@@ -200,54 +212,11 @@ class Experiment:
 
     @cached_property
     def _settings(self) -> tuple[Setting, ...]:
-        return tuple(self._setting(group) for group in self.groups)
-
-    def _setting(self, group: Group) -> Setting:
-        return Setting(
-            spec=self.spec,
-            device=self.device_calibration(group),
-            edge=self.edge_calibration,
-            codecs=self._codecs(self.device_calibration(group)),
-            calibration=self.recording.calibration,
-            link=self._prior(group),
-            utility=self.scenario.utility,
-            deadline_s=group.config.deadline_s,
-            retries=group.config.retries,
-            edge_workers=self.scenario.edge.workers,
-            edge_servers=self.scenario.edge.servers,
-            energy=self.energy_model(group),
-            cloud_split=None if self.scenario.cloud is None else self.scenario.cloud.split,
-        )
+        return tuple(setting_of(self, group) for group in self.groups)
 
     def energy_model(self, group: Group) -> energy.Model:
         """How the devices of a group take energy, as far as the scenario says so or figures were published."""
-        given, (up, down) = group.config.energy, self.scenario.links(group.config)
-        rpc = self.edge_calibration.rpc
-        return energy.model(
-            group.config.hardware,
-            up.name,
-            compute_w=given.compute_w,
-            idle_w=given.idle_w,
-            radio_name=given.radio,
-            first=group.first,
-            count=group.count,
-            sent_bytes=rpc.uplink_overhead_bytes,
-            reply_bytes=rpc.downlink_bytes,
-            downlink_bps=self.links.of(down).mean_bps,
-        )
-
-    def _codecs(self, device: Calibration) -> dict[int, tuple[str, ...]]:
-        """The recorded pairs whose encode and decode times were measured too."""
-        timed = device.encode.keys() & self.edge_calibration.decode.keys()
-        recorded = self.recording.codecs().items()
-        offered = {split: tuple(codec for codec in codecs if (split, codec) in timed) for split, codecs in recorded}
-        return {split: codecs for split, codecs in offered.items() if codecs}
-
-    def _prior(self, group: Group) -> LinkEstimate:
-        """The links' nominal figures, as a device would have them from its contract or a probe."""
-        (up, down), rpc = map(self.links.of, self.scenario.links(group.config)), self.edge_calibration.rpc
-        reply_s = 8.0 * rpc.downlink_bytes / down.mean_bps
-        return LinkEstimate(up.mean_bps, up.delay_s + down.delay_s + reply_s + rpc.seconds.mean)
+        return energy_model(self, group)
 
     @cached_property
     def links(self) -> Links:
@@ -319,8 +288,12 @@ class Experiment:
 
     def device_times(self, seed: int, device: int) -> ServiceTimes:
         """What every part of every request takes on this device."""
-        calibration = self.device_calibration(self.group(device))
-        return ServiceTimes(calibration, lambda block: stream(seed, streams.DEVICE_TIMES, device, block))
+        group = self.group(device)
+        return ServiceTimes(
+            self.device_calibration(group),
+            lambda block: stream(seed, streams.DEVICE_TIMES, device, block),
+            self.mode_calibrations(group),
+        )
 
     def edge_times(self, seed: int, device: int) -> ServiceTimes:
         """What every part of every request of this device takes on the edge."""

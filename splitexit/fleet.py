@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from splitexit.errors import UsageError
-from splitexit.scenario import AccessPoint, Devices, Scenario
+from splitexit.scenario import HOST, AccessPoint, Devices, Scenario
 from splitexit.scenario.events import Burst, EdgeDown, Event, Leave
 
 Window = tuple[float, float, float]
@@ -100,6 +100,19 @@ def require_live(scenario: Scenario) -> None:
     """Raises UsageError, naming the key, where a scenario needs what the live system cannot do yet."""
     for key in _simulated_only(scenario):
         raise UsageError(f"{scenario.file}: {key}: only the simulator can do that yet; try `splitexit simulate`")
+    _require_settable(scenario)
+
+
+def _require_settable(scenario: Scenario) -> None:
+    """Native devices have no modes."""
+    for label, devices in scenario.fleet.items():
+        if devices.modes and devices.hardware == HOST:
+            key = ".".join((*map(str, scenario.place(label)), "modes"))
+            raise UsageError(
+                f"{scenario.file}: {key}: the devices are this machine itself (hardware: {HOST}), whose frequency and "
+                "accelerators cannot be set from here; name the hardware that they stand for, or try "
+                "`splitexit simulate`"
+            )
 
 
 def _simulated_only(scenario: Scenario) -> Iterator[str]:
@@ -119,6 +132,7 @@ def require_single(scenario: Scenario) -> None:
     """
     for key in _together_only(scenario):
         raise UsageError(f"{scenario.file}: {key}: needs all processes together; try `splitexit live`")
+    _require_settable(scenario)
 
 
 def _together_only(scenario: Scenario) -> Iterator[str]:

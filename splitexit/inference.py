@@ -9,6 +9,7 @@ returns an `Answer`. Nothing about a policy or a request is written a second tim
     Reveal()                     a Truth (simulator only)
     ReadExit(exit, first, last)  (Reading, seconds), for stages first+1..last and then the head
     Encode(split, codec, first)  a Payload, made after stages first+1..split
+    Switch(mode)                 None; what the device computes from now on takes that mode's times
     Send(...)                    a Reply, or a NoReply
 
 Steps that do not depend on the request are made once.
@@ -19,14 +20,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from copy import copy
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
+from splitexit.answer import Answer as Answer
+from splitexit.answer import Request as Request
+from splitexit.answer import complete as complete
+from splitexit.answer import outcome as outcome
 from splitexit.bundle import ModelSpec
 from splitexit.confidence import NARROWING, fires, narrow, restrict
-from splitexit.decision import ExitCheck, Observation, Outcome, Plan, Reading, Setting
+from splitexit.decision import ExitCheck, Observation, Plan, Reading, Setting
 from splitexit.errors import PolicyError
 from splitexit.policies import OmniscientPolicy, Policy
-from splitexit.results import DEVICE, EDGE, FALLBACK, LOCAL, Completion
+from splitexit.results import FALLBACK
 from splitexit.steps import (
     Encode,
     NoReply,
@@ -38,35 +43,12 @@ from splitexit.steps import (
     RunStages,
     Send,
     Step,
+    Switch,
     prior_bytes,
 )
 
 Course = Generator[RunStages | ReadExit, "tuple[Reading, float] | None", Reading | None]
 """What `infer_behind` makes."""
-
-
-class Answer:
-    """How a request ended; times in seconds, zero where a part did not happen.
-
-    What most requests leave alone stays with the class.
-    """
-
-    answered_by: str = DEVICE
-    reading: Reading | None = None
-    device_compute_s: float = 0.0
-    encode_s: float = 0.0
-    network_s: float = 0.0
-    airtime_s: float = 0.0
-    edge_wait_s: float = 0.0
-    edge_compute_s: float = 0.0
-    split: int = LOCAL
-    codec: str = ""
-    payload_bytes: int = 0
-    shed: bool = False
-    lost_reply: bool = False
-
-    def __init__(self, plan: Plan, readings: list[Reading]) -> None:
-        self.plan, self.readings = plan, readings
 
 
 class Decider:
@@ -120,6 +102,8 @@ class Decider:
         """Policies mostly return the same few objects: checks each once, and remembers a bounded number."""
         if self._checked.get(id(plan)) is not plan:
             plan.check(self.setting.spec)
+            if plan.mode is not None:
+                self.setting.require(plan)
             if len(self._checked) >= 256:
                 self._checked.clear()
             self._checked[id(plan)] = plan
@@ -152,7 +136,7 @@ def _read_steps(exit_stages: tuple[int, ...], num_stages: int) -> Sequence[Seque
 
 
 _NOTHING = Observation()
-_new, _row = object.__new__, tuple.__new__
+_new = object.__new__
 
 
 def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer]:
@@ -167,6 +151,9 @@ def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer
     plan = (yield from decider.ask(readings, 0)) if watches else decider.decide(readings, 0)
     answer = Answer(plan, readings)
     exits, stage, next_check = plan.exits, 0, 0
+    if plan.mode is not None:
+        answer.mode = plan.mode
+        yield Switch(plan.mode)
     while next_check < len(exits):
         check = exits[next_check]
         next_check += 1
@@ -186,6 +173,7 @@ def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer
         if revises:
             revised = (yield from decider.ask(readings, stage)) if watches else decider.decide(readings, stage)
             if revised is not plan:
+                _require_same_mode(plan, revised)
                 plan = answer.plan = revised
                 exits, next_check = plan.exits, 0
     if plan.split is not None:
@@ -195,6 +183,13 @@ def infer(decider: Decider, deadline_at_s: float) -> Generator[Step, Any, Answer
     else:
         yield from _answer_at(answer, decider.setting.spec.final_exit, stage, decider)
     return answer
+
+
+def _require_same_mode(plan: Plan, revised: Plan) -> None:
+    if revised.mode != plan.mode:
+        raise PolicyError(
+            f"plan: mode {revised.mode!r} after {plan.mode!r}; a request keeps the mode of its first plan"
+        )
 
 
 def _answer_at(answer: Answer, exit_: int, stage: int, decider: Decider) -> Generator[Step, Any, None]:
@@ -221,7 +216,7 @@ def _offload(
     answer.encode_s = payload.encode_s
     timeout_s = deadline_at_s - payload.at_s
     if not answer.readings:
-        timeout_s -= setting.fallback_s[split]
+        timeout_s -= setting.in_mode(plan.mode).fallback_s[split]
     if plan.timeout_s is not None:
         timeout_s = min(timeout_s, plan.timeout_s)
     tries, until_s = 1 + setting.retries, payload.at_s + timeout_s
@@ -334,64 +329,3 @@ def course_behind(spec: ModelSpec, split: int, until: int) -> tuple[RunStages | 
 
 
 _UNREAD = Reading(0, 0, 0.0, 0.0, 0.0)
-
-
-class Request(NamedTuple):
-    """One request as it arrives at a device: running number, which sample, when, and when it is due."""
-
-    number: int
-    device: int
-    sample: int
-    label: int
-    arrival_s: float
-    deadline_at_s: float
-
-
-def complete(request: Request, answer: Answer, start_s: float, done_s: float, overrun: bool = False) -> Completion:
-    """The row of a request that has its answer."""
-    assert answer.reading is not None
-    return _row(
-        Completion,
-        (
-            request.number,
-            request.device,
-            request.sample,
-            request.label,
-            request.arrival_s,
-            start_s,
-            answer.device_compute_s,
-            answer.encode_s,
-            answer.network_s,
-            answer.airtime_s,
-            answer.edge_wait_s,
-            answer.edge_compute_s,
-            done_s,
-            answer.split,
-            answer.codec,
-            answer.reading.exit,
-            answer.payload_bytes,
-            float("nan"),
-            answer.reading.prediction,
-            answer.answered_by,
-            done_s <= request.deadline_at_s,
-            answer.shed,
-            answer.lost_reply,
-            overrun,
-        ),
-    )
-
-
-def outcome(answer: Answer, response_s: float) -> Outcome:
-    """What the policy learns of it."""
-    return Outcome(
-        plan=answer.plan,
-        readings=tuple(answer.readings),
-        response_s=response_s,
-        answered_by=answer.answered_by,
-        payload_bytes=answer.payload_bytes,
-        transfer_s=answer.network_s,
-        edge_wait_s=answer.edge_wait_s,
-        edge_compute_s=answer.edge_compute_s,
-        edge_reading=answer.reading if answer.answered_by == EDGE else None,
-        device_s=answer.device_compute_s + answer.encode_s,
-    )

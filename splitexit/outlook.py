@@ -119,6 +119,7 @@ def undominated(costs: Array) -> Array:
 
 def _row(plan: Plan, setting: Setting) -> tuple[Any, ...]:
     """An element of every array of an Outlook."""
+    setting = setting.in_mode(plan.mode)
     stops, at = follow(plan, setting)
     part, shares = setting.calibration, np.bincount(at, minlength=len(stops)) / len(at)
     predictions = np.array([stop.said.prediction for stop in stops])[at, np.arange(len(at))]

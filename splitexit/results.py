@@ -47,6 +47,7 @@ class Completion(NamedTuple):
     shed: bool  # the edge refused it for want of room
     lost_reply: bool  # sent, and no answer came in time
     overrun: bool  # live and paced: the host was slower than the machine it stands for
+    mode: str = ""  # of the device; a column only where the scenario gives its devices modes
 
     @property
     def response_s(self) -> float:
@@ -60,16 +61,22 @@ class Completion(NamedTuple):
 
 
 _TYPES = {int: pa.int32(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
-SCHEMA = pa.schema([(name, _TYPES[kind]) for name, kind in get_type_hints(Completion).items()])
+WITH_MODES = pa.schema([(name, _TYPES[kind]) for name, kind in get_type_hints(Completion).items()])
+SCHEMA = pa.schema([*WITH_MODES][:-1])
+"""The columns of a table; where devices have modes, the last one of WITH_MODES is there too."""
 
 
-def to_table(rows: Iterable[Completion]) -> pa.Table:
-    """Rows as an Arrow table, in order of (device, request)."""
+def to_table(rows: Iterable[Completion], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Rows as an Arrow table, in order of (device, request).
+
+    Args:
+        schema: SCHEMA or WITH_MODES; which one is for the experiment to say (`Experiment.schema`).
+    """
     ordered = sorted(rows, key=lambda row: (row.device, row.request))
-    columns = list(zip(*ordered, strict=True)) or [()] * len(SCHEMA)
+    columns = list(zip(*ordered, strict=True)) or [()] * len(schema)
     return pa.table(
-        [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)],
-        schema=SCHEMA,
+        [pa.array(c, f.type) for c, f in zip(columns, schema, strict=False)],
+        schema=schema,
     )
 
 

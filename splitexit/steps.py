@@ -46,6 +46,12 @@ class Encode(NamedTuple):
     first: int
 
 
+class Switch(NamedTuple):
+    """Compute in this mode of the device from now on (see splitexit.decision.Plan.mode)."""
+
+    mode: str
+
+
 class Payload(NamedTuple):
     """What is sent.
 
@@ -115,4 +121,4 @@ class NoReply(NamedTuple):
     forgotten: bool = False
 
 
-Step = Observe | Reveal | ReadExit | Encode | Send
+Step = Observe | Reveal | Switch | ReadExit | Encode | Send

@@ -196,7 +196,8 @@ def measure(deployment: Deployment, policy: str, seed: int, repeat: int, say: Sa
             raise ProcessError("; ".join(live.failed.values()))
         interrupted = live.interrupted
         if not interrupted:
-            runs.append(as_run(deployment.experiment, policy, seed, to_table(live.rows)))
+            table = to_table(live.rows, deployment.experiment.schema)
+            runs.append(as_run(deployment.experiment, policy, seed, table))
             late.append(live.late)
             links.append(live.links)
     if not runs:

@@ -17,6 +17,7 @@ from splitexit.scenario.spec import ZOOS
 from splitexit.scenario.spec import load as load_class
 from splitexit.scenario.strict_yaml import Keys
 from splitexit.scenario.template import SHOWN, template
+from tests.synthetic import calibration, spec
 
 SCHEMA = json_schema()
 ZOO_FIELDS = {
@@ -138,6 +139,9 @@ def test_the_examples_in_comments_are_sound(tmp_path: Path, key: str) -> None:
     example = "\n".join(SHOWN[key])
     if key == "batching":
         example = f"edge: {{{example}}}"
+    if key == "modes":
+        calibration(spec()).save(tmp_path / "board-600mhz.json")
+        example = f"devices: {{{example}}}"
     path = tmp_path / "x.yaml"
     path.write_text(f"bundle: bundle\nuplink: lte\ndownlink: lte\n{example}\n")
     assert load(path)

@@ -48,7 +48,7 @@ def write(
     from splitexit.report.folder import write as write_folder
     from splitexit.results import decisions, marked, summarise, to_table
 
-    table = to_table(rows)
+    table = to_table(rows, experiment.schema)
     summary: dict[str, Any] = {"policy": policy, "seed": seed, "late_replies": late, "run": str(folder)}
     summary["decision_us"] = decisions(decide_ns)
     if rows:
@@ -93,7 +93,8 @@ def write_live(
     from splitexit.report.folder import write as write_folder
     from splitexit.results import decisions, marked, to_table
 
-    experiment, table = deployment.experiment, marked(to_table(run.rows), policy=policy, seed=seed)
+    experiment = deployment.experiment
+    table = marked(to_table(run.rows, experiment.schema), policy=policy, seed=seed)
     facts = {"world": "live", "network": deployment.network, "data": data}
     document: dict[str, Any] = {
         "scenario": experiment.scenario.name,
@@ -125,11 +126,12 @@ def _compared(deployment: Deployment, policy: str, seed: int, run: LiveRun) -> C
     from splitexit.errors import InputError
     from splitexit.results import to_table
 
+    experiment = deployment.experiment
     try:
-        found = as_run(deployment.experiment, policy, seed, to_table(run.rows))
+        found = as_run(experiment, policy, seed, to_table(run.rows, experiment.schema))
     except InputError:
         return None
-    return Comparison(deployment.experiment, (policy,), (seed,), (found,))
+    return Comparison(experiment, (policy,), (seed,), (found,))
 
 
 def _show_live(comparison: Comparison, seed: int, took: Mapping[str, float]) -> None:

@@ -29,7 +29,7 @@ from splitexit.live.wire import Query, Result, bundle_tag
 from splitexit.policies import OmniscientPolicy
 from splitexit.results import Completion
 from splitexit.sense import Sense
-from splitexit.steps import Encode, NoReply, Observe, Payload, ReadExit, Reply, Send, Step
+from splitexit.steps import Encode, NoReply, Observe, Payload, ReadExit, Reply, Send, Step, Switch
 
 
 @dataclass(slots=True)
@@ -92,7 +92,8 @@ class DeviceRuntime:
         self._workload = experiment.workload(seed, device, requests)
         self._part = experiment.recording.test
         self._times = experiment.device_times(seed, device)
-        self._times.at(0)  # loads what drawing needs, before the first request
+        for times in (self._times, *self._times.modes.values()):
+            times.at(0)  # loads what drawing needs, before the first request
         self._pipeline = experiment.group(device).config.pipeline
         self._framing_bytes = experiment.edge_calibration.rpc.uplink_overhead_bytes
         self._model, self._images, self._cpu, self._transport, self._sink = model, images, cpu, transport, sink
@@ -170,6 +171,9 @@ class DeviceRuntime:
                 encode = partial(self._memory.encode, self._model.codecs[pair], pair, task.features)
                 (content, task.levels), seconds = self._cpu.run(encode, task.times.encode_s(pair))
                 return Payload(len(content), compute_s, seconds, self._cpu.now_s, content)
+            case Switch(mode):
+                task.times = self._times.modes[mode].at(task.request.number)
+                return None
             case Observe(readings):
                 self._cpu.reach()
                 now_s, request = self._cpu.now_s, task.request

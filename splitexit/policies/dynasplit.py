@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -36,15 +36,16 @@ class Dynasplit(Policy):
     """DynaSplit (2024): offline the configurations worth having, online the least energy that is fast enough.
 
     Offline: every split with every codec, and staying local, each with no exit and with all exits on the device at one
-    threshold; of those within `lose` of the most accurate, all that are not worse than another in everything, whatever
-    the link: seconds on the device and on the edge, share sent, bytes sent. The paper searches its space with a
-    genetic algorithm; this one is small enough to be searched whole.
+    threshold, and all of it in every mode of the device; of those within `lose` of the most accurate, all that are not
+    worse than another in everything, whatever the link: seconds and energy of the device's computing, seconds on the
+    edge, share sent, bytes sent. The paper searches its space with a genetic algorithm; this one is small enough to be
+    searched whole.
 
     Online: among the configurations whose expected response time meets the limit under the present link and edge load,
     the one that takes the device the least energy (as in `neurosurgeon`); where none does, the fastest [inferred].
 
-    The paper's hardware settings (CPU frequency, accelerators) are not among the configurations: a scenario's device
-    runs as it was measured.
+    Modes are the paper's hardware settings (CPU frequency, accelerators): those of `devices.modes`, beside the device
+    as its `hardware` was measured, which is taken of equals. They are set for every request, at no cost [inferred].
 
     Args:
         qos_ms: the limit for the expected response time; by default the scenario's deadline.
@@ -67,22 +68,22 @@ class Dynasplit(Policy):
         self.qos_ms, self.thresholds, self.lose, self.codecs = qos_ms, thresholds, lose, codecs
         self._arrivals = _arrivals.fresh()
         self._limit_s = 0.0
-        self._energy: Consumption | None = None
         self._kept: list[_Configuration] = []
-        self._asked: list[tuple[float, float, float, float]] = []
+        self._asked: list[tuple[Consumption, list[tuple[float, float, float, float]]]] = []  # of `_kept`, by mode
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Works the set out on the calibration split; raises InputError where the device's energy is not known."""
-        self._energy = _options.known_energy(setting)
+        energy = {mode: _options.known_energy(setting.in_mode(mode)) for mode in (None, *setting.modes)}
         self._limit_s = setting.deadline_s if self.qos_ms is None else self.qos_ms / 1e3
-        every = Outlook.of(self._plans(setting), setting)
+        every = Outlook.of([plan for mode in energy for plan in self._plans(setting, mode)], setting)
         accurate = np.flatnonzero(every.accuracy >= every.accuracy.max() - self.lose)
-        self._kept = [_configuration(every, row) for row in accurate[np.sort(undominated(_costs(every)[accurate]))]]
-        self._asked = [one.asked for one in self._kept]
+        costs = np.column_stack([_costs(every), _computing_j(every, energy)])
+        self._kept = [_configuration(every, row) for row in accurate[np.sort(undominated(costs[accurate]))]]
+        self._asked = [(of, [one.asked for one in self._kept if one.plan.mode == mode]) for mode, of in energy.items()]
 
     def decide(self, observation: Observation) -> Plan:
         """The pick for the present link, edge load and rate of requests."""
-        assert self._energy is not None, "prepare() comes first"
+        assert self._kept, "prepare() comes first"
         _arrivals.count(self._arrivals, observation)
         link, load = observation.link, observation.edge_load
         reply_s = link.rtt_s + (0.0 if load is None else load.wait_s)
@@ -91,19 +92,20 @@ class Dynasplit(Policy):
         fastest_s = min(latencies_s)
         if fastest_s > limit_s:
             return self._kept[latencies_s.index(fastest_s)].plan
-        joules = self._energy.requests_j(self._asked, link.rate_bps, reply_s, _arrivals.gap_s(self._arrivals))
+        gap_s = _arrivals.gap_s(self._arrivals)
+        joules = [j for of, asked in self._asked for j in of.requests_j(asked, link.rate_bps, reply_s, gap_s)]
         _, least = min(
             (j, k) for k, (j, seconds) in enumerate(zip(joules, latencies_s, strict=True)) if seconds <= limit_s
         )
         return self._kept[least].plan
 
-    def _plans(self, setting: Setting) -> list[Plan]:
+    def _plans(self, setting: Setting, mode: str | None) -> list[Plan]:
         spec, plans = setting.spec, list[Plan]()
-        for split, codec in [(None, None), *_options.pairs(setting, self.codecs)]:
+        for split, codec in [(None, None), *_options.pairs(setting.in_mode(mode), self.codecs)]:
             early = spec.early_exits(spec.num_stages if split is None else split)
-            plans.append(Plan(split=split, codec=codec))
+            plans.append(Plan(split=split, codec=codec, mode=mode))
             plans += [
-                Plan(exits=tuple(ExitCheck(e, "max_prob", level) for e in early), split=split, codec=codec)
+                Plan(exits=tuple(ExitCheck(e, "max_prob", level) for e in early), split=split, codec=codec, mode=mode)
                 for level in (LEVELS if self.thresholds is None else self.thresholds)
                 if early
             ]
@@ -117,5 +119,13 @@ def _configuration(every: Outlook, row: int) -> _Configuration:
 
 
 def _costs(outlook: Outlook) -> Array:
-    """(configurations, 4): what only ever adds to time and energy."""
+    """(configurations, 4): what only ever adds to time and, in one mode, to energy."""
     return np.column_stack([outlook.device_s, outlook.edge_s, outlook.sent, outlook.size_bytes])
+
+
+def _computing_j(outlook: Outlook, energy: Mapping[str | None, Consumption]) -> list[float]:
+    """Joules of the device's computing with every plan."""
+    found = list[float]()
+    for plan, device_s in zip(outlook.plans, outlook.device_s.tolist(), strict=True):
+        found += energy[plan.mode].requests_j([(device_s, 0.0, 0.0, 0.0)], 1.0, 0.0, 0.0)
+    return found

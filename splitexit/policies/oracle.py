@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from splitexit.decision import ExitCheck, Observation, Plan, Setting, Truth
@@ -18,7 +19,7 @@ class Oracle(OmniscientPolicy):
     """Per request, the plan with the highest utility in the state it finds, with the truth at hand.
 
     Candidates: every exit on the device (only the heads that it needs are read), and every (split, codec) on offer,
-    for the final exit or an earlier one behind it that was recorded.
+    for the final exit or an earlier one behind it that was recorded; all of it in every mode of the device.
     It is greedy: unbeatable per request, but under contention it does not foresee later requests.
     """
 
@@ -27,7 +28,7 @@ class Oracle(OmniscientPolicy):
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Lists the candidates."""
-        self._plans = candidates(setting)
+        self._plans = in_every_mode(setting)
 
     def decide_knowing(self, observation: Observation, truth: Truth) -> Plan:
         """argmax of the true utility; the first of equals."""
@@ -41,6 +42,12 @@ def candidates(setting: Setting) -> list[Plan]:
     send = [Plan(split=split, codec=codec) for split, codec in pairs]
     there = [Plan(split=s, codec=c, edge_exits=up_to) for s, c in pairs for up_to in _behind(s, c, setting)]
     return [*leave, Plan(), *send, *there]
+
+
+def in_every_mode(setting: Setting) -> list[Plan]:
+    """`candidates`, and those of every mode of the device."""
+    others = (replace(plan, mode=mode) for mode, there in setting.modes.items() for plan in candidates(there))
+    return [*candidates(setting), *others]
 
 
 def _behind(split: int, codec: str, setting: Setting) -> Iterator[tuple[ExitCheck, ...]]:

@@ -165,7 +165,7 @@ def replay(
             experiment.decider(label, number, group.first)
     runs = [as_run(experiment, f"{policy} (logged)", number, rows)]
     for label in labels:
-        runs.append(as_run(experiment, label, number, to_table(simulate(experiment, label, number))))
+        runs.append(as_run(experiment, label, number, to_table(simulate(experiment, label, number), experiment.schema)))
         on_run(label)
     return Replay(experiment, policy, number, source, left_out, tuple(runs))
 

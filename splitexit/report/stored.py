@@ -16,7 +16,7 @@ from splitexit.bundle import Bundle, read_json
 from splitexit.calibration import Calibration
 from splitexit.errors import ArtifactError, UnknownNameError, UsageError
 from splitexit.experiment import Experiment
-from splitexit.results import SCHEMA, column
+from splitexit.results import SCHEMA, WITH_MODES, column
 from splitexit.scenario import Scenario, load
 
 LIVE, SIMULATED = "live", "simulated"
@@ -84,7 +84,7 @@ class StoredRun:
         mine = self.rows.filter(pc.and_(pc.equal(self.rows["policy"], policy), pc.equal(self.rows["seed"], seed)))
         if not len(mine):
             raise UsageError(f"{self.folder}: no rows of policy {policy!r} with seed {seed}; seeds: {list(self.seeds)}")
-        return mine.select(SCHEMA.names).sort_by([("device", "ascending"), ("request", "ascending")])
+        return mine.drop_columns(["policy", "seed"]).sort_by([("device", "ascending"), ("request", "ascending")])
 
     def _check_devices(self) -> None:
         last = int(column(self.rows, "device").max())
@@ -136,7 +136,8 @@ def _rows(folder: Path, manifest: Mapping[str, Any]) -> tuple[pa.Table, str]:
             rows = rows.filter(pc.equal(rows["world"], LIVE))
         if "seed" not in rows.column_names and len(seeds := manifest.get("seeds", ())) == 1:
             rows = rows.append_column("seed", pa.array([seeds[0]] * len(rows), pa.int64()))
-        schema = pa.schema([("policy", pa.string()), ("seed", pa.int64()), *SCHEMA])
+        columns = WITH_MODES if "mode" in rows.column_names else SCHEMA
+        schema = pa.schema([("policy", pa.string()), ("seed", pa.int64()), *columns])
         missing = [name for name in schema.names if name not in rows.column_names]
         if missing:
             raise ArtifactError(f"{path}: the columns {', '.join(missing)} are missing; was another splitexit at work?")

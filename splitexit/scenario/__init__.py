@@ -21,7 +21,7 @@ from splitexit.scenario.explain import explain
 from splitexit.scenario.rules import broken
 from splitexit.scenario.scalars import dump, shown
 from splitexit.scenario.schema import OWN, Scenario, hints, json_schema
-from splitexit.scenario.sections import HOST, AccessPoint, Cloud, Devices, Edge
+from splitexit.scenario.sections import HOST, AccessPoint, Cloud, Devices, Edge, Mode
 from splitexit.scenario.signature import whole
 from splitexit.scenario.spec import Folders, Spec
 from splitexit.scenario.strict_yaml import Document
@@ -35,6 +35,7 @@ __all__ = [
     "Draft",
     "Edge",
     "Folders",
+    "Mode",
     "Scenario",
     "Spec",
     "draft",

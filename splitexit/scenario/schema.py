@@ -40,6 +40,8 @@ from splitexit.scenario.sections import (
     Edge,
     Energy,
     Label,
+    Mode,
+    ModeEnergy,
     Number,
     RelativePath,
     Section,
@@ -192,10 +194,16 @@ class Scenario(Section):
                 raise UnknownNameError("policy", label, names) from error
             raise InputError(f"policy {label!r}: {error.errors()[0]['msg']}; give it under `policies:`") from error
 
+    def place(self, label: str) -> Keys:
+        """Where the file has the group of that label."""
+        return ("groups", label) if self.groups else ("devices",)
+
     def machines(self) -> Iterator[tuple[Keys, str]]:
         """What computes, and the key that says so."""
         for label, group in self.fleet.items():
-            yield (("groups", label) if self.groups else ("devices",)) + ("hardware",), group.hardware
+            yield (*self.place(label), "hardware"), group.hardware
+            for name, mode in group.modes.items():
+                yield (*self.place(label), "modes", name, "hardware"), mode.hardware
         yield ("edge", "hardware"), self.edge.hardware
         if self.cloud is not None:
             yield ("cloud", "hardware"), self.cloud.hardware
@@ -226,8 +234,12 @@ SECTIONS: dict[Keys, type[Section]] = {
     (): Scenario,
     ("devices",): Devices,
     ("devices", "energy"): Energy,
+    ("devices", "modes", ANY): Mode,
+    ("devices", "modes", ANY, "energy"): ModeEnergy,
     ("groups", ANY): Devices,
     ("groups", ANY, "energy"): Energy,
+    ("groups", ANY, "modes", ANY): Mode,
+    ("groups", ANY, "modes", ANY, "energy"): ModeEnergy,
     ("access_points", ANY): AccessPoint,
     ("edge",): Edge,
     ("edge", "batching"): Batching,
@@ -245,6 +257,9 @@ def hints(path: Keys, raw: Mapping[str, Any]) -> Hints:
             path = (key, ANY, *rest)
         case ("events", int(n)):
             path = ("events", str(raw["events"][n].get("kind")))
+    match path:
+        case (*section, "modes", _) | (*section, "modes", _, "energy"):
+            path = (*section, "modes", ANY, *path[len(section) + 2 :])
     if path not in SECTIONS:
         return {}
     fields = SECTIONS[path].model_fields

@@ -108,6 +108,27 @@ class Energy(Section):
     """The radio whose energy is charged. Default: that of its uplink, where this is a technology by name."""
 
 
+class ModeEnergy(Section):
+    """What a device draws in a mode."""
+
+    compute_w: Watts | None = None
+    """Watts while it computes in this mode, idle power included. Default: the published figure of the mode's hardware,
+    where there is one."""
+    idle_w: Watts | None = None
+    """Between computations a device waits as its own `hardware` does, so only the figure of `devices.energy` may stand
+    here. Default: that."""
+
+
+class Mode(Section):
+    """Another way to run a device: a frequency, an accelerator."""
+
+    hardware: Hardware
+    """What the device is in this mode, as for `devices`; mostly the calibration.json that `splitexit calibrate` wrote
+    while the device was set so. None is shipped or derived: a mode is what somebody measured."""
+    energy: ModeEnergy = ModeEnergy()
+    """What it draws meanwhile. Default: what was published of that hardware."""
+
+
 class Devices(Section):
     """Devices that are all alike, each with arrivals of its own."""
 
@@ -143,6 +164,10 @@ class Devices(Section):
     """And back. Default: the scenario's `downlink`."""
     energy: Energy = Energy()
     """What a device draws. Default: what was published of its hardware and of its uplink's technology."""
+    modes: dict[Label, Mode] = Field(default={})
+    """Label -> what else a device can be switched to, request by request, by a policy that chooses among modes
+    (`dynasplit`); switching takes no time [inferred]. Live, only of devices that stand for other hardware than `host`.
+    Default: none, it runs as `hardware` was measured."""
 
     @property
     def deadline_s(self) -> float:

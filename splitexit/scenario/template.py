@@ -33,6 +33,7 @@ CONSTANT = "{name: constant, mbps: 50, delay_ms: 5}"
 SHOWN = {
     "groups": ["groups:", "  cameras: {count: 8}", "  phones: {count: 3, hardware: pixel-2-xl, policy: local}"],
     "access_points": [f"access_points: {{cell: {{count: 2, sharing: processor, uplink: {CONSTANT}}}}}"],
+    "modes": ["modes: {slow: {hardware: board-600mhz.json, energy: {compute_w: 3.4}}}"],
     "batching": ["batching: {max_size: 8, max_wait_ms: 2}"],
     "cloud": [
         "cloud:",

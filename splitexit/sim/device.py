@@ -116,7 +116,7 @@ class Device:
         request = workload.request(number, arrival_s)
         start_s = arrival_s if arrival_s > self._free_s else self._free_s
         steps = self._life(self._decider, request.deadline_at_s)
-        task = Task(request, self._part, workload.positions[number], steps, self._times.at(number), start_s)
+        task = Task(request, self._part, workload.positions[number], steps, self._times, start_s)
         task.step = next(steps)
         self._compute(task)
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from splitexit.decision import Plan, Setting, Truth
 from splitexit.experiment import Experiment
 from splitexit.inference import Answer, Decider, infer
-from splitexit.policies.oracle import candidates
+from splitexit.policies.oracle import in_every_mode
 from splitexit.results import to_table
 from splitexit.sim.run import simulate
 from splitexit.steps import Observe, Reveal, Step
@@ -55,7 +55,7 @@ class Judge:
     """
 
     def __init__(self, setting: Setting, clock_ns: Clock | None = None) -> None:
-        self._candidates, self._clock_ns = candidates(setting), clock_ns
+        self._candidates, self._clock_ns = in_every_mode(setting), clock_ns
         self._decider: Decider | None = None
         self._before: Plan | None = None
         self.regret: list[float] = []
@@ -98,7 +98,8 @@ def judged(
         clock_ns: times decisions, in nanoseconds; None: they are not timed.
     """
     judges = [Judge(experiment.setting(experiment.group(n)), clock_ns) for n in range(experiment.total_devices)]
-    table = to_table(simulate(experiment, policy, seed, requests, lambda number: judges[number].infer))
+    rows = simulate(experiment, policy, seed, requests, lambda number: judges[number].infer)
+    table = to_table(rows, experiment.schema)
     regret = np.array([value for judge in judges for value in judge.regret])
     switched = np.array([value for judge in judges for value in judge.switched], bool)
     for name, values in zip(COLUMNS, (regret, switched), strict=True):

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from splitexit.bundle import ModelSpec
-from splitexit.calibration import Pair
 from splitexit.decision import Observation, Plan, Reading, Setting
 from splitexit.inference import Answer, Decider, infer
 from splitexit.policies import Policy
@@ -68,12 +67,12 @@ class LookAhead:
     def _tried(self, plan: Plan) -> tuple[float, float]:
         """Its utility, and when it would be done."""
         task, request = self._task, self._task.request
-        begun_s = task.clock_s
+        begun_s, times = task.clock_s, task.times
         try:
             answer = self._try(plan)
             done_s = task.clock_s
         finally:
-            task.clock_s = begun_s
+            task.clock_s, task.times = begun_s, times
         assert answer.reading is not None
         correct = answer.reading.prediction == request.label
         return self._worth(correct, done_s, done_s <= request.deadline_at_s), done_s
@@ -92,13 +91,13 @@ class LookAhead:
         sent alike comes back no sooner from a later exit.
         """
         chances = sorted((self._chance(number, plan) for number, plan in enumerate(plans)), key=_most_first)
-        back: dict[Pair, tuple[int, float]] = {}  # of what was sent so: the exit that answered, and when
+        back: dict[tuple[Any, ...], tuple[int, float]] = {}  # of what was sent so: the exit that answered, and when
         best, place = -math.inf, 0
         for at_most, last, number, right in chances:
             if at_most < best - ROUNDING:
                 break
             plan = plans[number]
-            sent = None if plan.split is None or plan.codec is None else (plan.split, plan.codec)
+            sent = None if plan.split is None else (plan.split, plan.codec, plan.mode)
             sooner, back_s = back.get(sent, (last, -math.inf)) if sent else (last, -math.inf)
             if sooner < last and self._worth(right, back_s) < best - ROUNDING:
                 continue
@@ -112,7 +111,7 @@ class LookAhead:
     def _chance(self, number: int, plan: Plan) -> _Chance:
         """Everything behind the device taken to need no time, and the answer to come before the deadline."""
         task, spec, last = self._task, self._setting.spec, _last_exit(plan, self._setting.spec)
-        part, position, times, label = task.part, task.position, task.times, task.request.label
+        part, position, times, label = task.part, task.position, task.times_in(plan.mode), task.request.label
         if plan.split is None or plan.codec is None:
             answers = [part.readings(last)[position]]
             device_s = times.run_s(0, spec.exit_stages[last])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from splitexit.bundle import Bundle
+from splitexit.calibration import Calibration
 from splitexit.experiment import Experiment
 from splitexit.live.images import open_images
 from splitexit.live.pair import run_pair
@@ -86,6 +87,22 @@ def test_the_same_rows(live_bundle: Bundle, tmp_path: Path, policy: str, world: 
     """Decisions, bytes and predictions are identical, times to a nanosecond."""
     simulated, live = both(open_experiment(live_bundle, tmp_path, **WORLDS[world]), policy, live_bundle)
     assert len(live) == len(simulated) == REQUESTS * WORLDS[world].get("devices__count", 1)
+    assert_same(live, simulated)
+
+
+@pytest.mark.parametrize("world", ["calm", "busy", "waiting", "three apart"])
+def test_the_same_rows_in_every_mode_of_the_device(live_bundle: Bundle, tmp_path: Path, world: str) -> None:
+    """Local and split, in three modes by turns."""
+    times = Calibration.load(live_bundle.calibration)
+    for name, factor in (("slow", 2.5), ("fast", 0.4)):
+        times.slowed(factor).save(tmp_path / f"{name}.json")
+    changes = WORLDS[world] | {
+        "devices__hardware": "raspberry-pi-4",
+        "devices__modes": {name: {"hardware": f"{name}.json"} for name in ("slow", "fast")},
+        "policies": {"in-turn": {"name": "tests.test_modes:InTurn"}},
+    }
+    simulated, live = both(open_experiment(live_bundle, tmp_path, **changes), "in-turn", live_bundle)
+    assert {(row.mode, row.split) for row in live} >= {(mode, k) for mode in ("", "slow", "fast") for k in (-1, 1)}
     assert_same(live, simulated)
 
 

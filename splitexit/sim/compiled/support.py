@@ -59,6 +59,8 @@ def _beyond(experiment: Experiment) -> Iterator[str]:
 
 
 def _beyond_in(experiment: Experiment, group: Group) -> Iterator[str]:
+    if group.config.modes:
+        yield f"the devices of {group.label!r} have modes"
     arrivals = group.config.arrivals.create()
     leaving = (event for event in experiment.scenario.events if isinstance(event, Leave))
     if arrivals.closed and any(event.on in (None, group.label) for event in leaving):
