@@ -144,7 +144,7 @@ class EntropicNet(LearnedNet):
     def _priced(self, features: Tensor) -> tuple[Tensor, Tensor]:
         latent = self.blocks.latent(features)
         rounded = latent + (latent.round().clamp(LOWEST, HIGHEST) - latent).detach()
-        return self.blocks.decoded(rounded), self._price(latent + torch.rand_like(latent) - 0.5, features)
+        return self.blocks.decoded(rounded), self._price(latent, latent + torch.rand_like(latent) - 0.5, features)
 
     def bits(self, latent: Tensor) -> Tensor:
         """That the prior gives to values between levels or on them, for every sample (B,)."""
@@ -153,14 +153,19 @@ class EntropicNet(LearnedNet):
     def _traded(self, batch: Batch) -> Tensor:
         latent = self.blocks.latent(batch.features)
         noisy = latent + torch.rand_like(latent) - 0.5
-        return recovery(batch, self.blocks.decoded(noisy)) + self._price(noisy, batch.features)
+        return recovery(batch, self.blocks.decoded(noisy)) + self._price(latent, noisy, batch.features)
 
-    def _price(self, noisy: Tensor, features: Tensor) -> Tensor:
-        """Of a batch's bits; where there is a target, the next batch's weigh more or less."""
-        bits = self.bits(noisy).mean()
-        price = self.rate * bits / features[0, 0].numel()
+    def _price(self, latent: Tensor, noisy: Tensor, features: Tensor) -> Tensor:
+        """Of a batch's bits; where there is a target, the next batch's weigh more or less.
+
+        What is held to the target are the bits of whole levels, as they are sent: where a channel is nearly always 0,
+        those of noisy ones are far more.
+        """
+        price = self.rate * self.bits(noisy).mean() / features[0, 0].numel()
         if self.target:
-            self.rate *= math.exp(STEERED * max(-1.0, min(1.0, float(bits.detach()) / 8 / self.target - 1)))
+            with torch.no_grad():
+                spent = float(self.bits(latent.round().clamp(LOWEST, HIGHEST)).mean()) / 8
+            self.rate *= math.exp(STEERED * max(-1.0, min(1.0, spent / self.target - 1)))
         return price
 
     def _distilled(self, batch: Batch) -> Tensor:
