@@ -214,8 +214,8 @@ def test_a_slice_that_is_cut_is_refused():
             codec.decode(bad)
 
 
-def test_the_learned_prior_is_what_is_sent():
-    """Its bits are the payload's, and close to what tables of the very features would need."""
+def test_the_learned_prior_tells_what_is_sent():
+    """Its bits are the payload's, which are close to what tables of the very features would need."""
     of, codec = learned("entropic:channels=4", epochs=6)
     with torch.no_grad():
         stated = of.bits(of.blocks.latent(torch.from_numpy(features("test"))).round()).numpy() / 8
@@ -255,7 +255,7 @@ def test_a_prior_s_probabilities_are_those_of_one_density():
 def test_a_higher_rate_is_fewer_bytes():
     sizes = [
         sum(len(learned("entropic:channels=4", epochs=4, rate=rate)[1].encode(one)) for one in features("test"))
-        for rate in (0.0, 0.1, 1.0)
+        for rate in (0.0, 0.02, 0.2)
     ]
     assert sizes[2] < sizes[1] < sizes[0]
 

@@ -17,8 +17,9 @@ class Entropic(BlockCodec):
     """A convolution of blocks, rounded to whole numbers; a transposed convolution back. See `BlockCodec`.
 
     After the entropic student (Matsubara, Yang, Levorato, Mandt, WACV 2022, arXiv 2108.11898): the training weighs the
-    bits against the error, and the tables are those of the prior that it learned. Where that replaces the first layers
-    of a network by a deep encoder, this is one linear layer each way behind any split, on a frozen backbone (inferred).
+    bits against the error by a prior that it learns; the tables count levels of the calibration split (inferred).
+    Where that replaces the first layers of a network by a deep encoder, this is one linear layer each way behind any
+    split, on a frozen backbone (inferred).
 
     Layout after the header: see `LatentCodec`.
 

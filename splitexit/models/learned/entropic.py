@@ -81,9 +81,11 @@ class FactorisedPrior(nn.Module):
 class EntropicNet(LearnedNet):
     """Error and rate first, with uniform noise in the place of rounding; then the decoder alone, behind rounding.
 
-    It starts at the principal components of the blocks. The first stage's error is that of all codecs here, where the
-    paper takes the error of several layers (inferred). In the second, encoder and prior stay, and the decoder learns
-    from the labels and from what the network says without the codec, half and half.
+    What is sent is coded with tables of the levels that were counted on the calibration split, in the place of the
+    prior's own: the same levels in fewer bytes (inferred). It starts at the principal components of the blocks. The
+    first stage's error is that of all codecs here, where the paper takes the error of several layers (inferred). In
+    the second, encoder and prior stay, and the decoder learns from the labels and from what the network says without
+    the codec, half and half.
 
     Args:
         rate: what a bit for every position of the features weighs beside the loss; the higher, the fewer bytes.
@@ -91,8 +93,6 @@ class EntropicNet(LearnedNet):
             how wide a level is at the start, and the weight of a bit, `rate` at the start, grows by at most a twentieth
             with every step that spends more, or falls likewise (inferred).
     """
-
-    fits_tables = False
 
     def __init__(
         self,
