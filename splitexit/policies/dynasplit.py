@@ -78,7 +78,8 @@ class Dynasplit(Policy):
         every = Outlook.of([plan for mode in energy for plan in self._plans(setting, mode)], setting)
         accurate = np.flatnonzero(every.accuracy >= every.accuracy.max() - self.lose)
         costs = np.column_stack([_costs(every), _computing_j(every, energy)])
-        self._kept = [_configuration(every, row) for row in accurate[np.sort(undominated(costs[accurate]))]]
+        kept = accurate[np.sort(undominated(costs[accurate]))]
+        self._kept = [_configuration(every.plans[row], *costs[row, :-1].tolist()) for row in kept]
         self._asked = [(of, [one.asked for one in self._kept if one.plan.mode == mode]) for mode, of in energy.items()]
 
     def decide(self, observation: Observation) -> Plan:
@@ -112,10 +113,9 @@ class Dynasplit(Policy):
         return plans
 
 
-def _configuration(every: Outlook, row: int) -> _Configuration:
-    device_s, edge_s, sent, size_bytes = _costs(every)[row].tolist()
+def _configuration(plan: Plan, device_s: float, edge_s: float, sent: float, size_bytes: float) -> _Configuration:
     of_sent = (size_bytes / sent, edge_s / sent) if sent else (0.0, 0.0)
-    return _Configuration(every.plans[row], device_s + edge_s, sent, size_bytes, (device_s, sent, *of_sent))
+    return _Configuration(plan, device_s + edge_s, sent, size_bytes, (device_s, sent, *of_sent))
 
 
 def _costs(outlook: Outlook) -> Array:
