@@ -6,7 +6,9 @@ for any number of workers. All waits are infinite where more comes than can be d
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, sqrt
+
+from scipy.optimize import brentq
 
 
 def m_g_1_wait_s(rate_hz: float, mean_s: float, square_s2: float) -> float:
@@ -46,10 +48,14 @@ def load_of(number: float, workers: int) -> float:
 
     It is below `workers` however large the number is.
     """
-    low, high = 0.0, float(workers)
     if workers == 1:
         return number / (1.0 + number)
-    while high - low > 1e-9:
-        middle = (low + high) / 2.0
-        low, high = (middle, high) if m_m_c_number(middle, workers) < number else (low, middle)
-    return low
+    if workers == 2:  # the number is load / (1 - (load / 2)²)
+        return 2.0 * number / (1.0 + sqrt(1.0 + number**2))
+    found = brentq(_excess, 0.0, workers, args=(number, workers), xtol=1e-9)
+    return min(float(found), workers * (1.0 - 1e-9))
+
+
+def _excess(load: float, number: float, workers: int) -> float:
+    """(m_m_c_number − number) · (workers − load), which stays finite."""
+    return load * erlang_c(load, workers) + (load - number) * (workers - load)

@@ -11,7 +11,7 @@ import pytest
 from splitexit.bench import plan as plans
 from splitexit.bench.methods import Bench, Source, parse_source
 from splitexit.bench.score import COMPARED, HELD, SPREAD, TOLERANCES, difference
-from splitexit.bench.show import HEADS, cells, draw, grouped
+from splitexit.bench.show import HEADS, RULE_HEADS, cells, draw, grouped, rule_cells
 from splitexit.cli import run
 from splitexit.cli.bench import with_seeds
 from splitexit.errors import InputError, UsageError
@@ -159,6 +159,9 @@ def test_every_method_is_trained_and_compared_and_kept(tmp_path: Path) -> None:
         assert sum(found["exit_rates"]) == pytest.approx(1.0)
         assert 0.0 < found["cost"] <= 1.5
         assert set(found["rules"]) == set(COMPARED)
+        assert set(found["held"]) == {found["rule"], *COMPARED}
+        assert found["held"][found["rule"]]["cost"] == found["cost"]
+        assert found["held"][found["rule"]]["difference"] == found["difference"]
         assert len(found["ece_tempered"]) == len(found["ece"]) == len(found["exits"]) == len(found["ece_leaving"])
         assert [error is None for error in found["ece_leaving"]] == [rate == 0 for rate in found["exit_rates"]]
         assert len(found["thresholds"]) == len(found["exits"]) - 1
@@ -183,6 +186,7 @@ def test_every_method_is_trained_and_compared_and_kept(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert [len(seeds) for seeds in grouped(results)] == [1, 1, 1]
     assert len(cells([joint])) == len(HEADS)
+    assert len(rule_cells([exclusion])) == len(RULE_HEADS)
     score = tmp_path / "run" / "stripes" / "joint-0" / "score.json"
     made = json.loads(score.read_text())
     for old in ({key: value for key, value in made.items() if key != "format"}, made | {"rule": "margin", "cost": 7}):
@@ -206,8 +210,22 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     *table, last = capfd.readouterr().out.splitlines()
     assert last == str(tmp_path / "run")
     assert any("joint" in line for line in table)
-    assert run(["bench", "methods", "--recipes", str(tmp_path / "recipes.yaml"), "--data", "strips=a,b"]) == 2
-    assert "did you mean 'stripes'" in capfd.readouterr().err
+    for given, said in (
+        (["mine=a,b"], "a:"),
+        (["mine/a=a,b"], "expected NAME=TRAIN,TEST"),
+        (["stripes=a,b", "stripes=c"], "given twice"),
+    ):
+        data = [word for one in given for word in ("--data", one)]
+        assert run(["bench", "methods", "--recipes", str(tmp_path / "recipes.yaml"), *data]) == 2
+        assert said in capfd.readouterr().err
+
+
+def test_data_that_the_recipes_do_not_know(tmp_path: Path) -> None:
+    """Somebody's own images are trained on as `train` says, by what is not for some data sets alone."""
+    plan = plans.read_plan(written(tmp_path)).with_data(["mine", "small"])
+    assert [network.name for network in plan.on("mine")] == ["plain", "heads"]
+    assert plan.recipe(plan.networks["plain"], "mine", 0, None).epochs == 2
+    assert plan.recipe(plan.networks["plain"], "small", 0, None).epochs == 5
 
 
 def test_a_difference_and_its_interval() -> None:

@@ -33,6 +33,7 @@ def scenario(live_bundle: Bundle, tmp_path: Path) -> Path:
         bundle=str(live_bundle.path),
         policies=POLICIES,
         devices__policy="local",
+        devices__deadline_ms=20_000.0,  # no pause of the machine is a miss
         devices__arrivals={"name": "periodic", "rate_hz": 20.0},
     )
 

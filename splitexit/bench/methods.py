@@ -40,7 +40,7 @@ class Source:
 def parse_source(text: str) -> tuple[str, Source]:
     """`NAME=TRAIN,TEST`, or `NAME=SOURCE` for a folder or hub name with both; raises UsageError."""
     name, equals, where = text.partition("=")
-    if not equals or not name or not where:
+    if not equals or Path(name).name != name or not where:  # the name becomes that of a folder
         raise UsageError(f"--data {text!r}: expected NAME=TRAIN,TEST, for example mnist=train.parquet,test.parquet")
     train, comma, test = where.partition(",")
     return name, Source(train, test if comma else train)

@@ -17,7 +17,7 @@ that it is used with (default max_prob), `only` lists the data sets that it is f
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,6 +77,10 @@ class Plan:
     data: Mapping[str, Keys]
     own_seeds: Mapping[str, tuple[int, ...]]
     networks: Mapping[str, Network]
+
+    def with_data(self, names: Iterable[str]) -> Plan:
+        """The plan with more data sets, on which everything that is not for some alone is trained as `train` says."""
+        return dataclasses.replace(self, data={**dict.fromkeys(names, {}), **self.data})
 
     def seeds_on(self, data: str) -> tuple[int, ...]:
         """Of the networks on a data set."""

@@ -31,7 +31,7 @@ from splitexit.tune.thresholds import Seen
 
 Array = np.ndarray[Any, Any]
 
-FORMAT = 2
+FORMAT = 3
 """Of the document; to be raised with every change of what is in it, so that scores that are kept are made again."""
 
 HELD = 0.5
@@ -84,15 +84,8 @@ class Comparison:
 
     @cached_property
     def chosen(self) -> Fit:
-        """The cheapest thresholds that lose at most HELD points against the twin, on the calibration split.
-
-        Where none do, those of never leaving early.
-        """
-        spare = final_accuracy(self.method.calibration) - final_accuracy(self.twin.calibration) + HELD / 100.0
-        try:
-            return self._fit(spare)
-        except UsageError:
-            return self._fit(0.0)
+        """The cheapest thresholds of its own rule that lose at most HELD points against the twin; see `_holding`."""
+        return self._holding(self.rule)
 
     def document(self) -> dict[str, Any]:
         """Everything for tables and pictures, as plain data; accuracies in percent, costs as shares of the twin's."""
@@ -117,14 +110,26 @@ class Comparison:
             "difference": difference(self._right, twin_right),
             "curve": self._curve(),
             "rules": {rule: self._at_equal_cost(rule) for rule in COMPARED},
+            "held": {rule: self._at_equal_loss(rule) for rule in (self.rule, *COMPARED)},
             "spread": self._at_equal_accuracy(),
             "exclusion": _excluded(found),
             "macs": spec.macs,
         }
 
-    def _fit(self, spare: float) -> Fit:
-        """The cheapest thresholds of the method's rule that lose no more than this share of accuracy."""
-        return self._tuner(self.rule).fit("greedy" if self.rule in NARROWING else "common", Goal("lose", spare))
+    def _holding(self, rule: str) -> Fit:
+        """The cheapest thresholds that lose at most HELD points against the twin, on the calibration split.
+
+        Where none do, those of never leaving early.
+        """
+        spare = final_accuracy(self.method.calibration) - final_accuracy(self.twin.calibration) + HELD / 100.0
+        try:
+            return self._fit(spare, rule)
+        except UsageError:
+            return self._fit(0.0, rule)
+
+    def _fit(self, spare: float, rule: str) -> Fit:
+        """The cheapest thresholds that lose no more than this share of accuracy."""
+        return self._tuner(rule).fit("greedy" if rule in NARROWING else "common", Goal("lose", spare))
 
     def _curve(self) -> list[dict[str, float]]:
         """Over one threshold for all exits, of class exclusion over TOLERANCES.
@@ -132,7 +137,7 @@ class Comparison:
         The thresholds are quantiles of what was said on the calibration split.
         """
         if self.rule in NARROWING:
-            levels = [self._seen.never, *(self._fit(spare).levels for spare in TOLERANCES)]
+            levels = [self._seen.never, *(self._fit(spare, self.rule).levels for spare in TOLERANCES)]
         else:
             said = Seen.of(self.method.calibration, self.rule).sure
             ends = [np.inf, *np.unique(np.quantile(said, np.linspace(0.0, 1.0, LEVELS))).tolist()[::-1]]
@@ -152,6 +157,12 @@ class Comparison:
         seen = view(self.method.test, rule)
         right = seen.leave(fit.levels).right
         return {**_numbers(seen.effect(fit.levels, self._costs)), "difference": difference(right, self._right)}
+
+    def _at_equal_loss(self, rule: str) -> dict[str, Any]:
+        """What a rule does on the test split at the cheapest thresholds that hold; `difference` is to the twin."""
+        seen, levels = view(self.method.test, rule), self._holding(rule).levels
+        apart = difference(seen.leave(levels).right, test_right(self.twin.test))
+        return {**_numbers(seen.effect(levels, self._costs)), "difference": apart}
 
     def _at_equal_accuracy(self) -> dict[str, Any]:
         """How evenly exits are used under SPREAD, at no less than the method's own accuracy on the calibration split.

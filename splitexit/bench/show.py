@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from splitexit.bench.score import COMPARED
 from splitexit.report.methods import picture
 
 Document = dict[str, Any]
@@ -15,6 +16,9 @@ Document = dict[str, Any]
 HEADS = ("data", "method", "twin %", "final %", "early %", "cost", "difference", "epochs", "seeds", "ECE %", "exits %")
 """`early`: leaving at the chosen thresholds; `difference`: of that to the twin, in points with its interval; `ECE`: the
 mean over the exits, without and with temperatures; `exits`: how many samples leave at each."""
+
+RULE_HEADS = ("data", "method", "own rule", *COMPARED)
+"""The costs at which rules hold the twin's accuracy on validation images, and the differences to it on test images."""
 
 WIDE, NARROW = len(HEADS), 7
 ENOUGH = 125
@@ -53,6 +57,17 @@ def cells(seeds: Sequence[Document]) -> list[str]:
         f"{errors[0]:.1f} / {errors[1]:.1f}",
         " ".join(f"{100 * share:.0f}" for share in shares),
     ]
+
+
+def rule_cells(seeds: Sequence[Document]) -> list[str]:
+    """A line under RULE_HEADS: means over the seeds."""
+    first = seeds[0]
+    held = [{rule: found["held"][rule] for rule in (found["rule"], *COMPARED)} for found in seeds]
+    found = [
+        f"{mean(one[rule]['cost'] for one in held):.1%} {mean(one[rule]['difference']['points'] for one in held):+.2f}"
+        for rule in (first["rule"], *COMPARED)
+    ]
+    return [first["data"], first["network"], *found]
 
 
 def apart(seeds: Sequence[Document]) -> str:

@@ -13,7 +13,7 @@ from splitexit.cli.bench_policies import policies
 from splitexit.cli.simulate import Json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from rich.table import Table
 
@@ -42,8 +42,8 @@ def methods(
         list[str] | None,
         typer.Option(
             metavar="NAME=TRAIN,TEST",
-            help="A data set of the recipes, and its files; repeatable [default: mnist and cifar10 of the Hugging Face "
-            "hub, with the package `datasets`].",
+            help="A data set, of the recipes or your own, and its files; repeatable [default: mnist and cifar10 of the "
+            "Hugging Face hub, with the package `datasets`].",
             show_default=False,
         ),
     ] = None,
@@ -70,6 +70,7 @@ def methods(
     chosen = "quick" if quick else recipes
     plan = with_seeds(read_plan(find(chosen)), seeds)
     sources = _named_sources(data, plan.data)
+    plan = plan.with_data(sources)
     folder = out or Path("runs") / f"methods-{Path(chosen).stem}"
     console, results = Console(stderr=True), list[dict[str, Any]]()
     with interruptible(console, goes_on(folder)), watching(console) as watcher:
@@ -84,7 +85,8 @@ def methods(
         print(to_json(document))
         return
     shown = Console(highlight=False)
-    shown.print(_table(results, shown.width))
+    for table in _tables(results, shown.width):
+        shown.print(table)
     _draw(results, folder)
     print(folder)
 
@@ -117,11 +119,15 @@ def dense(
     from splitexit.bench.scenes import compose, parts
     from splitexit.cli.progress import bar, interruptible, teller
     from splitexit.cli.simulate import parse_seeds
+    from splitexit.errors import UnknownNameError
     from splitexit.models.placement import parse_exits
     from splitexit.models.spec import parse_spec
     from splitexit.report.folder import new_folder, to_json
 
-    sources, places = _named_sources(data, tuple(HUB)), parse_exits(exits)
+    sources, places = _named_sources(data, HUB), parse_exits(exits)
+    for name in sources:
+        if name not in HUB:
+            raise UnknownNameError("data set", name, HUB)
     recipes = [r for seed in parse_seeds(seeds) for r in task.recipes(parse_spec(backbone), places, epochs, seed)]
     for recipe in recipes:
         task.build(recipe)  # says at once what does not fit
@@ -214,13 +220,14 @@ def with_seeds(plan: Plan, seeds: str | None) -> Plan:
 def _named_sources(given: list[str] | None, known: Collection[str]) -> dict[str, Source]:
     """Of the data sets on the command line; without any, of those that the hub has."""
     from splitexit.bench.methods import Source, parse_source
-    from splitexit.errors import UnknownNameError
+    from splitexit.errors import UsageError
 
     hub = {name: Source(HUB[name], HUB[name]) for name in known if name in HUB}
-    sources = dict(map(parse_source, given or []))
-    for name in sources:
-        if name not in known:
-            raise UnknownNameError("data set", name, known)
+    sources = dict[str, Source]()
+    for name, source in map(parse_source, given or []):
+        if name in sources:
+            raise UsageError(f"--data {name}=…: given twice")
+        sources[name] = source
     return sources or hub
 
 
@@ -241,16 +248,24 @@ def _document(plan: Plan, results: Sequence[dict[str, Any]], folder: Path, machi
     }
 
 
-def _table(results: Sequence[dict[str, Any]], width: int) -> Table:
+def _tables(results: Sequence[dict[str, Any]], width: int) -> Iterator[Table]:
+    from splitexit.bench.score import HELD
+    from splitexit.bench.show import RULE_HEADS, cells, grouped, heads, rule_cells
+
+    fitting, methods = heads(width), grouped(results)
+    yield _table("", fitting, [cells(seeds)[: len(fitting)] for seeds in methods])
+    title = f"The least cost that loses {HELD} points on validation images, by rule; the difference on test images"
+    yield _table(title, RULE_HEADS, map(rule_cells, methods))
+
+
+def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     from rich.table import Table
 
-    from splitexit.bench.show import cells, grouped, heads
-
-    table, fitting = Table(box=None, pad_edge=False), heads(width)
-    for number, head in enumerate(fitting):
+    table = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
+    for number, head in enumerate(heads):
         table.add_column(head, justify="left" if number < 2 else "right", overflow="fold")
-    for seeds in grouped(results):
-        table.add_row(*cells(seeds)[: len(fitting)])
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

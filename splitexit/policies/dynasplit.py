@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -69,7 +70,7 @@ class Dynasplit(Policy):
         self._arrivals = _arrivals.fresh()
         self._limit_s = 0.0
         self._kept: list[_Configuration] = []
-        self._asked: list[tuple[Consumption, list[tuple[float, float, float, float]]]] = []  # of `_kept`, by mode
+        self._by_mode: list[tuple[Consumption, list[int]]] = []  # numbers in `_kept`
 
     def prepare(self, setting: Setting, rng: np.random.Generator) -> None:
         """Works the set out on the calibration split; raises InputError where the device's energy is not known."""
@@ -80,7 +81,8 @@ class Dynasplit(Policy):
         costs = np.column_stack([_costs(every), _computing_j(every, energy)])
         kept = accurate[np.sort(undominated(costs[accurate]))]
         self._kept = [_configuration(every.plans[row], *costs[row, :-1].tolist()) for row in kept]
-        self._asked = [(of, [one.asked for one in self._kept if one.plan.mode == mode]) for mode, of in energy.items()]
+        numbered = list(enumerate(self._kept))
+        self._by_mode = [(of, [k for k, one in numbered if one.plan.mode == mode]) for mode, of in energy.items()]
 
     def decide(self, observation: Observation) -> Plan:
         """The pick for the present link, edge load and rate of requests."""
@@ -88,17 +90,17 @@ class Dynasplit(Policy):
         _arrivals.count(self._arrivals, observation)
         link, load = observation.link, observation.edge_load
         reply_s = link.rtt_s + (0.0 if load is None else load.wait_s)
-        per_byte_s, limit_s = 8.0 / link.rate_bps, self._limit_s
-        latencies_s = [one.fixed_s + one.sent * reply_s + one.size_bytes * per_byte_s for one in self._kept]
-        fastest_s = min(latencies_s)
-        if fastest_s > limit_s:
-            return self._kept[latencies_s.index(fastest_s)].plan
-        gap_s = _arrivals.gap_s(self._arrivals)
-        joules = [j for of, asked in self._asked for j in of.requests_j(asked, link.rate_bps, reply_s, gap_s)]
-        _, least = min(
-            (j, k) for k, (j, seconds) in enumerate(zip(joules, latencies_s, strict=True)) if seconds <= limit_s
-        )
-        return self._kept[least].plan
+        per_byte_s, kept = 8.0 / link.rate_bps, self._kept
+        latencies_s = [fixed_s + sent * reply_s + size * per_byte_s for _, fixed_s, sent, size, _ in kept]
+        limit_s, gap_s = max(self._limit_s, min(latencies_s)), _arrivals.gap_s(self._arrivals)
+        least_j, least = inf, 0
+        for of, numbers in self._by_mode:
+            in_time = [k for k in numbers if latencies_s[k] <= limit_s]
+            joules = of.requests_j([kept[k].asked for k in in_time], link.rate_bps, reply_s, gap_s)
+            for k, joule in zip(in_time, joules, strict=True):
+                if joule < least_j:
+                    least_j, least = joule, k
+        return kept[least].plan
 
     def _plans(self, setting: Setting, mode: str | None) -> list[Plan]:
         spec, plans = setting.spec, list[Plan]()

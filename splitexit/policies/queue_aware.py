@@ -114,12 +114,13 @@ class QueueAware(Policy):
         return chosen.plan
 
     def _least(self, rate_hz: float, link: LinkEstimate, others: float) -> int:
-        """Number of the option with the least expected response time."""
-        best, chosen, per_byte_s = (inf, inf), 0, 8.0 / link.rate_bps
-        for number, one in enumerate(self._services):
-            alone_s = one.device_s + one.edge_s + one.size_bytes * per_byte_s + (link.rtt_s if one.size_bytes else 0.0)
+        """Number of the option with the least expected response time; the choice that stands is taken of equals."""
+        services, chosen, per_byte_s, rtt_s = self._services, self._choice, 8.0 / link.rate_bps, link.rtt_s
+        best = services[chosen].response_s(rate_hz, link, others, self._edge)
+        for number, (_, device_s, _, size_bytes, _, edge_s) in enumerate(services):
+            alone_s = device_s + edge_s + (size_bytes * per_byte_s + rtt_s if size_bytes else 0.0)
             if alone_s < best[0] or best[0] == inf:  # waits only add to that
-                expected = one.response_s(rate_hz, link, others, self._edge)
+                expected = services[number].response_s(rate_hz, link, others, self._edge)
                 if expected < best:
                     best, chosen = expected, number
         return chosen
