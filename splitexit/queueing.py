@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from math import inf, sqrt
 
-from scipy.optimize import brentq
-
 
 def m_g_1_wait_s(rate_hz: float, mean_s: float, square_s2: float) -> float:
     """Mean wait for one worker: λ·E[S²] / (2·(1 − λ·E[S])).
@@ -51,11 +49,9 @@ def load_of(number: float, workers: int) -> float:
     if workers == 1:
         return number / (1.0 + number)
     if workers == 2:  # the number is load / (1 - (load / 2)²)
-        return 2.0 * number / (1.0 + sqrt(1.0 + number**2))
-    found = brentq(_excess, 0.0, workers, args=(number, workers), xtol=1e-9)
-    return min(float(found), workers * (1.0 - 1e-9))
-
-
-def _excess(load: float, number: float, workers: int) -> float:
-    """(m_m_c_number − number) · (workers − load), which stays finite."""
-    return load * erlang_c(load, workers) + (load - number) * (workers - load)
+        return min(2.0 * number / (1.0 + sqrt(1.0 + number**2)), 2.0 - 1e-9)
+    low, high = 0.0, float(workers)
+    while high - low > 1e-9:
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if m_m_c_number(middle, workers) < number else (low, middle)
+    return low

@@ -289,7 +289,7 @@ def test_without_training_images_some_test_images_are_kept_apart() -> None:
 def test_images_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"images of \(1, 12, 12\), the network takes \(1, 10, 10\)"):
         plan.read_images(untrained(tmp_path, 10, 3), stripes("test"), None, None)
-    with pytest.raises(UsageError, match="labels up to 2, the network knows 2 classes"):
+    with pytest.raises(UsageError, match="class '2' is none of those that the network knows: 0, 1"):
         plan.read_images(untrained(tmp_path, 12, 2), stripes("test"), None, None)
 
 

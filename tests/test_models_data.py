@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from splitexit.errors import DataError
+from splitexit.errors import DataError, UsageError
 from splitexit.models import data
 
 RNG = np.random.default_rng(0)
@@ -145,7 +145,9 @@ def test_a_label_out_of_range_is_named(tmp_path):
         ({"image": [b"x"]}, "no label column"),
         ({"label": [1]}, "no image column"),
         ({"image": ["x"], "label": [1]}, "binary, found string"),
-        ({"image": [b"x"], "label": ["a"]}, "whole numbers"),
+        ({"image": [b"x"], "label": [1.0]}, "whole numbers"),
+        ({"image": [b"x"], "label": [None]}, "whole numbers|row 0: no label"),
+        ({"image": [b"x", b"x"], "label": [1, None]}, "row 1: no label"),
         ({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int8())}, "no images"),
     ],
 )
@@ -219,3 +221,46 @@ def test_split_off_is_stratified_disjoint_and_fixed():
 
 def test_limit(parquet):
     assert np.array_equal(data.read(parquet, limit=5).images, PIXELS[:5])
+
+
+def test_labels_that_are_words(tmp_path):
+    """Numbered in sorted order, over all files of a split; dictionaries of words are words."""
+    words = np.array(["cow", "ant", "bee"])[LABELS]
+    rows = pa.array([{"bytes": png(p), "path": None} for p in PIXELS])
+    (tmp_path / "train").mkdir()
+    for number, part in enumerate((slice(0, 1), slice(1, 12))):
+        labels = pa.array(words[part])
+        table = pa.table({"image": rows[part], "label": labels.dictionary_encode() if number else labels})
+        pq.write_table(table, tmp_path / "train" / f"train-{number}.parquet")
+    images = data.read(str(tmp_path))
+    assert images.class_names == NAMES
+    assert [NAMES[label] for label in images.labels] == words.tolist()
+
+
+def folder(root, classes):
+    for number, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        (root / name / "a.png").write_bytes(png(PIXELS[number]))
+    return str(root)
+
+
+def test_classes_of_test_images_are_matched_by_name(tmp_path, parquet):
+    """A folder without an image of one class numbers the others anew; parts in another order do, too."""
+    shape = (3, 8, 8)
+    few = data.read_test(folder(tmp_path / "few", ["bee", "cow"]), shape, NAMES)
+    assert few.labels.tolist() == [1, 2]
+    assert few.class_names == NAMES
+    turned = {"class_names": json.dumps(NAMES[::-1])}
+    images = [png(p) for p in PIXELS]
+    assert data.read_test(write(tmp_path / "t.parquet", images, metadata=turned), shape, NAMES).labels.tolist() == [
+        2 - label for label in LABELS
+    ]
+    nameless = write(tmp_path / "n.parquet", images, metadata={})
+    assert np.array_equal(data.read_test(nameless, shape, NAMES).labels, LABELS)
+    assert np.array_equal(data.read_test(parquet, shape, ("0", "1", "2")).labels, LABELS)
+    with pytest.raises(UsageError, match="class 'dog' is none of those that the network knows: ant, bee, cow"):
+        data.read_test(folder(tmp_path / "other", ["ant", "dog"]), shape, NAMES)
+    with pytest.raises(UsageError, match="class '2' is none of those that the network knows: ant, bee"):
+        data.read_test(nameless, shape, NAMES[:2])
+    with pytest.raises(UsageError, match=r"images of \(3, 8, 8\), the network takes \(3, 9, 9\)"):
+        data.read_test(parquet, (3, 9, 9), NAMES)

@@ -101,13 +101,7 @@ def read_images(bundle: Bundle, test: str | None, train: str | None, limit: int 
             raise UsageError(f"{bundle.path}: it holds no test images (samples.parquet); give them with --data")
         source = str(bundle.samples)
         notes.append("only the few images of the bundle's samples.parquet; for figures that count, give --data")
-    recipe = spec.training.get("recipe", {})
-    first = limit if training is not None else None  # else some are for fitting first
-    images = data.read(source, "test", channels=spec.input_shape[0], resize=recipe.get("resize"), limit=first)
-    if images.shape != spec.input_shape:
-        raise UsageError(f"{source}: images of {images.shape}, the network takes {spec.input_shape}")
-    if images.labels.max() >= spec.num_classes:
-        raise UsageError(f"{source}: labels up to {images.labels.max()}, the network knows {spec.num_classes} classes")
+    images = data.read_for(spec, source, limit if training is not None else None)  # else some are for fitting first
     if training is not None:
         fit = data.parted(spec, training)[1]
     else:

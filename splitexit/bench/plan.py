@@ -80,7 +80,7 @@ class Plan:
 
     def with_data(self, names: Iterable[str]) -> Plan:
         """The plan with more data sets, on which everything that is not for some alone is trained as `train` says."""
-        return dataclasses.replace(self, data={**dict.fromkeys(names, {}), **self.data})
+        return dataclasses.replace(self, data={**{name: {} for name in names}, **self.data})
 
     def seeds_on(self, data: str) -> tuple[int, ...]:
         """Of the networks on a data set."""

@@ -69,9 +69,9 @@ def link(
         raise UsageError("--to: expected HOST:PORT of the edge, or --self-test")
     address, target = Address.parse(listen, "--listen"), Address.parse(to, "--to")
     check_exposure(address, insecure)
-    with until_signalled() as ended, LinkProxy(address, target, *links) as proxy:
+    with until_signalled() as wait, LinkProxy(address, target, *links) as proxy:
         announce("link", proxy.address, json, to=to)
-        ended.wait()
+        wait()
         show_link(proxy.summary(), json)
 
 

@@ -45,11 +45,11 @@ def serve(
     from splitexit.scenario.sections import Batching
 
     batching = Batching(max_size=batch_size, max_wait_ms=batch_wait_ms)
-    with until_signalled() as ended:
+    with until_signalled() as wait:
         runtime = EdgeRuntime.open(bundle, workers=workers, queue=queue, batching=batching, hardware=hardware)
         server = EdgeServer(runtime, address)
         server.start()
         settle_memory()
         announce("edge", server.address, json, bundle=str(bundle), hardware=hardware, workers=workers)
-        ended.wait()
+        wait()
         server.stop(grace_s)

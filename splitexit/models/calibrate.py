@@ -21,7 +21,6 @@ import torch
 from splitexit.bundle import Bundle, ModelSpec
 from splitexit.calibration import Calibration, Distribution, Pair, Rpc
 from splitexit.copula import Dependence
-from splitexit.errors import UsageError
 from splitexit.hardware import cpu_model
 from splitexit.models import codecs, data, multi_exit
 from splitexit.models.chain import Chain, Clock, checked
@@ -149,16 +148,7 @@ def read_images(bundle: Bundle, source: str | None, count: int = 100) -> list[Ar
     if source is None and not bundle.samples.exists():
         rng = np.random.default_rng(0)
         return list(rng.integers(0, 256, (8, *bundle.spec.input_shape)).astype(np.float32) / np.float32(255))
-    recipe = bundle.spec.training.get("recipe", {})
-    images = data.read(
-        source or str(bundle.samples),
-        "test",
-        channels=bundle.spec.input_shape[0],
-        resize=recipe.get("resize"),
-        limit=count,
-    )
-    if images.shape != bundle.spec.input_shape:
-        raise UsageError(f"{images.origin}: images of {images.shape}, the network takes {bundle.spec.input_shape}")
+    images = data.read_for(bundle.spec, source or str(bundle.samples), limit=count)
     return [images.pixels(number) for number in range(len(images))]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -105,6 +105,60 @@ def read(
     return ImageSet(images, raw.labels, _names(raw, source), source)
 
 
+def read_test(
+    source: str,
+    shape: tuple[int, ...],
+    classes: Sequence[str],
+    *,
+    resize: int | None = None,
+    limit: int | None = None,
+) -> ImageSet:
+    """Images to test a network with, labelled by the numbers that its classes have.
+
+    The source may have other classes than the training images, or have them in another order, as a folder without
+    an image of some class does: they are matched by name, and where one side has only numbers, by number.
+
+    Args:
+        source, resize, limit: as for `read`.
+        shape: C×H×W that the network takes.
+        classes: its class names, in label order.
+
+    Raises as `read`, and UsageError for images of another shape or of a class that the network does not know.
+    """
+    images = read(source, "test", channels=shape[0], resize=resize, limit=limit)
+    if images.shape != tuple(shape):
+        raise UsageError(f"{source}: images of {images.shape}, the network takes {tuple(shape)}")
+    return replace(images, labels=_matched(images, tuple(classes)), class_names=tuple(classes))
+
+
+def read_for(spec: ModelSpec, source: str, limit: int | None = None) -> ImageSet:
+    """`read_test` for a bundle, scaled as its training images were."""
+    classes = spec.class_names or _numbered(spec.num_classes)
+    resize = spec.training.get("recipe", {}).get("resize")
+    return read_test(source, spec.input_shape, classes, resize=resize, limit=limit)
+
+
+def _matched(images: ImageSet, classes: tuple[str, ...]) -> Array:
+    """The labels that the images have by these classes."""
+    numbers, own = {name: number for number, name in enumerate(classes)}, images.class_names
+    present = np.unique(images.labels)
+    strange = [own[label] for label in present if own[label] not in numbers]
+    if not strange:
+        return np.array([numbers.get(name, -1) for name in own])[images.labels]
+    if own == _numbered(len(own)):
+        strange = [own[label] for label in present if label >= len(classes)]
+        if not strange:
+            return images.labels
+    if classes == _numbered(len(classes)) and len(own) == len(classes):
+        return images.labels
+    some = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
+    raise UsageError(f"{images.origin}: class {strange[0]!r} is none of those that the network knows: {some}")
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
 def _all_grey(raw: RawSet) -> bool:
     return all(_open(data, where).mode in GREY_MODES for data, where in zip(raw.images, raw.origins, strict=True))
 
@@ -142,7 +196,7 @@ def _stack(images: list[Array], raw: RawSet) -> Array:
 def _names(raw: RawSet, source: str) -> tuple[str, ...]:
     """Class names, numbered ones where the source has none; raises DataError for labels out of their range."""
     low, high = int(raw.labels.min()), int(raw.labels.max())
-    names = raw.class_names or tuple(map(str, range(high + 1)))
+    names = raw.class_names or _numbered(high + 1)
     if low < 0 or high >= len(names):
         row = int(np.argmax((raw.labels < 0) | (raw.labels >= len(names))))
         raise DataError(

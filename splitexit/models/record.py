@@ -87,10 +87,7 @@ def read_parts(bundle: Bundle, train: str, test: str, limit: int | None = None) 
         limit: only the first so many of each. Raises DataError, or UsageError for other training images.
     """
     _, validation, numbers = data.parted(bundle.spec, train)
-    recipe = bundle.spec.training.get("recipe", {})
-    images = data.read(test, "test", channels=bundle.spec.input_shape[0], resize=recipe.get("resize"))
-    if images.shape != bundle.spec.input_shape:
-        raise UsageError(f"{test}: images of {images.shape}, the network takes {bundle.spec.input_shape}")
+    images = data.read_for(bundle.spec, test)
     parts = [Samples("calibration", validation, numbers), Samples("test", images, np.arange(len(images)))]
     return parts if limit is None else [part.head(limit) for part in parts]
 

@@ -58,8 +58,13 @@ def _read_folder(path: Path, split: str) -> RawSet:
 
 
 def read_parquet(files: list[Path]) -> RawSet:
-    """Parquet files of one split: column image = struct{bytes, path} or binary, and an integer label column."""
-    parts = [_read_file(file) for file in files]
+    """Parquet files of one split: column image = struct{bytes, path} or binary, and a label column.
+
+    Labels are whole numbers, named by the metadata, or words, which are numbered in sorted order.
+    """
+    tables = [_read_table(file) for file in files]
+    words = sorted({word for file, table in zip(files, tables, strict=True) for word in _words(file, table)})
+    parts = [_part(file, table, words) for file, table in zip(files, tables, strict=True)]
     names = parts[0].class_names
     for file, part in zip(files, parts, strict=True):
         if part.class_names != names:
@@ -69,11 +74,28 @@ def read_parquet(files: list[Path]) -> RawSet:
     return RawSet(images, labels, names, [where for part in parts for where in part.origins])
 
 
-def _read_file(file: Path) -> RawSet:
+def _read_table(file: Path) -> pa.Table:
     try:
-        table = pq.read_table(file)
+        return pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: not a readable Parquet file: {' '.join(str(error).split())[:120]}") from error
+
+
+def _words(file: Path, table: pa.Table) -> list[str]:
+    """The labels that there are, where they are words; raises DataError for what is neither words nor numbers."""
+    column = table[_column(file, table, LABEL_COLUMNS, "label")]
+    if column.null_count:
+        raise DataError(f"{file}: row {column.is_null().to_pylist().index(True)}: no label")
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return list(map(str, column.unique().to_pylist()))
+    if not pa.types.is_integer(kind):
+        raise DataError(f"{file}: expected labels as whole numbers from 0, or as words, found {column.type}")
+    return []
+
+
+def _part(file: Path, table: pa.Table, words: list[str]) -> RawSet:
+    """One file's; `words` are the labels of all files, sorted, where they are words."""
     label_column = _column(file, table, LABEL_COLUMNS, "label")
     image_column = _column(file, table, IMAGE_COLUMNS, "image")
     images = _bytes(file, table[image_column].combine_chunks())
@@ -81,7 +103,11 @@ def _read_file(file: Path) -> RawSet:
     for image, where in zip(images, origins, strict=True):
         if image is None:
             raise DataError(f"{where}: the image has no bytes (only a path?); store the encoded image itself")
-    return RawSet(images, _labels(file, table[label_column]), _class_names(table, label_column), origins)
+    labels, names = table[label_column].to_pylist(), _class_names(table, label_column)
+    if words:
+        numbers = {word: number for number, word in enumerate(words)}
+        labels, names = [numbers[word] for word in labels], tuple(words)
+    return RawSet(images, np.array(labels, np.int64), names, origins)
 
 
 def _column(file: Path, table: pa.Table, wanted: tuple[str, ...], kind: str) -> str:
@@ -98,13 +124,6 @@ def _bytes(file: Path, column: Any) -> list[bytes]:
         raise DataError(f"{file}: expected images as struct{{bytes, path}} or binary, found {column.type}")
     values: list[bytes] = column.to_pylist()
     return values
-
-
-def _labels(file: Path, column: Any) -> Array:
-    if not pa.types.is_integer(column.type) or column.null_count:
-        raise DataError(f"{file}: expected labels as whole numbers without gaps, found {column.type}")
-    labels: Array = column.to_numpy().astype(np.int64)
-    return labels
 
 
 def _class_names(table: pa.Table, label_column: str) -> tuple[str, ...]:
@@ -159,10 +178,13 @@ def _from_datasets(name: str, loaded: Any, datasets: Any) -> RawSet:
     image = next((c for c in IMAGE_COLUMNS if c in loaded.column_names), None)
     if label is None or image is None:
         raise DataError(f"{name}: expected the columns image and label, found {loaded.column_names}")
-    rows = loaded.cast_column(image, datasets.Image(decode=False))
+    rows, labels, names = loaded.cast_column(image, datasets.Image(decode=False)), list(loaded[label]), ()
+    if labels and isinstance(labels[0], str):
+        names = tuple(sorted(set(labels)))
+        labels = [names.index(word) for word in labels]
     return RawSet(
         [row["bytes"] or Path(row["path"]).read_bytes() for row in rows[image]],
-        np.array(rows[label], dtype=np.int64),
-        tuple(getattr(loaded.features[label], "names", ())),
+        np.array(labels, dtype=np.int64),
+        names or tuple(getattr(loaded.features[label], "names", ())),
         [f"{name}: row {number}" for number in range(len(rows))],
     )

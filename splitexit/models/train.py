@@ -9,6 +9,7 @@ from typing import Any
 from splitexit.bundle import Bundle
 from splitexit.errors import ArtifactError
 from splitexit.models import card, data, multi_exit
+from splitexit.models.data import ImageSet
 from splitexit.models.evaluate import accuracies, describe_machine, pick_device
 from splitexit.models.fit import Run, Watcher
 from splitexit.models.recipe import Recipe
@@ -39,10 +40,13 @@ def train(
     if finished is not None:
         return finished
     images = data.read(source, "train", resize=recipe.resize, limit=recipe.limit)
+    tested = None  # read now, so that what is wrong with it is said before hours of training
+    if test is not None:
+        tested = data.read_test(test, images.shape, images.class_names, resize=recipe.resize)
     run = Run(recipe, images, out, pick_device(device), watcher or Watcher())
     if not run.fit(stop_after or recipe.epochs):
         return None
-    return _write_bundle(run, test, command)
+    return _write_bundle(run, tested, command)
 
 
 def _finished(out: Path, recipe: Recipe) -> Bundle | None:
@@ -62,7 +66,7 @@ def _same(content: Any, recipe: Recipe) -> bool:
         return False
 
 
-def _write_bundle(run: Run, test: str | None, command: str) -> Bundle:
+def _write_bundle(run: Run, test: ImageSet | None, command: str) -> Bundle:
     training: dict[str, Any] = {
         "command": command,
         "recipe": run.recipe.to_json(),
@@ -72,10 +76,8 @@ def _write_bundle(run: Run, test: str | None, command: str) -> Bundle:
         "machine": describe_machine(run.device),
     }
     if test is not None:
-        channels = run.images.shape[0]
-        images = data.read(test, "test", channels=channels, resize=run.recipe.resize)
-        training["data"] |= {"test": test, "test_sha256": images.sha256, "test_images": len(images)}
-        training["test_accuracy"] = _rounded(accuracies(run.net, images))
+        training["data"] |= {"test": test.origin, "test_sha256": test.sha256, "test_images": len(test)}
+        training["test_accuracy"] = _rounded(accuracies(run.net, test))
     bundle = multi_exit.save(run.net, run.out, training)
     card.write(bundle)
     run.checkpoint.unlink(missing_ok=True)
