@@ -159,7 +159,8 @@ def test_every_method_is_trained_and_compared_and_kept(tmp_path: Path) -> None:
         assert sum(found["exit_rates"]) == pytest.approx(1.0)
         assert 0.0 < found["cost"] <= 1.5
         assert set(found["rules"]) == set(COMPARED)
-        assert set(found["held"]) == {found["rule"], *COMPARED}
+        assert set(found["held"]) == set(found["small"]) == {found["rule"], *COMPARED}
+        assert all(at is None or at["cost"] < 0.5 for at in found["small"].values())
         assert found["held"][found["rule"]]["cost"] == found["cost"]
         assert found["held"][found["rule"]]["difference"] == found["difference"]
         assert len(found["ece_tempered"]) == len(found["ece"]) == len(found["exits"]) == len(found["ece_leaving"])
@@ -186,7 +187,8 @@ def test_every_method_is_trained_and_compared_and_kept(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert [len(seeds) for seeds in grouped(results)] == [1, 1, 1]
     assert len(cells([joint])) == len(HEADS)
-    assert len(rule_cells([exclusion])) == len(RULE_HEADS)
+    for key in ("held", "small"):
+        assert len(rule_cells([exclusion], key)) == len(RULE_HEADS)
     score = tmp_path / "run" / "stripes" / "joint-0" / "score.json"
     made = json.loads(score.read_text())
     for old in ({key: value for key, value in made.items() if key != "format"}, made | {"rule": "margin", "cost": 7}):

@@ -31,11 +31,14 @@ from splitexit.tune.thresholds import Seen
 
 Array = np.ndarray[Any, Any]
 
-FORMAT = 3
+FORMAT = 4
 """Of the document; to be raised with every change of what is in it, so that scores that are kept are made again."""
 
 HELD = 0.5
 """Points of accuracy that a method may lose against its twin: what the papers call "without loss"."""
+
+SMALL = 0.2
+"""The share of the twin's cost at which EENets are said to be as accurate (arXiv 2409.05336, abstract)."""
 
 COMPARED = ("max_prob", "entropy", "margin", "patience")
 """Rules that every method is used with at the cost of its own."""
@@ -110,6 +113,7 @@ class Comparison:
             "difference": difference(self._right, twin_right),
             "curve": self._curve(),
             "rules": {rule: self._at_equal_cost(rule) for rule in COMPARED},
+            "small": {rule: self._at_small_cost(rule) for rule in (self.rule, *COMPARED)},
             "held": {rule: self._at_equal_loss(rule) for rule in (self.rule, *COMPARED)},
             "spread": self._at_equal_accuracy(),
             "exclusion": _excluded(found),
@@ -129,7 +133,7 @@ class Comparison:
 
     def _fit(self, spare: float, rule: str) -> Fit:
         """The cheapest thresholds that lose no more than this share of accuracy."""
-        return self._tuner(rule).fit("greedy" if rule in NARROWING else "common", Goal("lose", spare))
+        return self._tuner(rule).fit(_way(rule), Goal("lose", spare))
 
     def _curve(self) -> list[dict[str, float]]:
         """Over one threshold for all exits, of class exclusion over TOLERANCES.
@@ -146,23 +150,29 @@ class Comparison:
         return [{"cost": one.cost, "accuracy": 100.0 * one.accuracy} for one in found]
 
     def _at_equal_cost(self, rule: str) -> dict[str, Any] | None:
-        """What another rule does on the test split within the cost of the method's own on the calibration split.
+        """What a rule does within the cost of the method's own at its thresholds; `difference` is to the method's own."""
+        return self._within(rule, self.chosen.reached.cost, self._right)
 
-        `difference` is to the method's own, in points.
-        """
+    def _at_small_cost(self, rule: str) -> dict[str, Any] | None:
+        """What a rule does within SMALL; `difference` is to the twin."""
+        return self._within(rule, SMALL, test_right(self.twin.test))
+
+    def _within(self, rule: str, cost: float, other: Array) -> dict[str, Any] | None:
+        """On the test split, the thresholds most accurate within a cost on the calibration split; None where none are."""
         try:
-            fit = self._tuner(rule).fit("common", Goal("macs", self.chosen.reached.cost))
-        except UsageError:  # patience leaves at the second exit at the earliest
+            fit = self._tuner(rule).fit(_way(rule), Goal("macs", cost))
+        except UsageError:  # the first exit costs more, or patience, which leaves at the second at the earliest
             return None
-        seen = view(self.method.test, rule)
-        right = seen.leave(fit.levels).right
-        return {**_numbers(seen.effect(fit.levels, self._costs)), "difference": difference(right, self._right)}
+        return self._on_test(rule, fit, other)
 
     def _at_equal_loss(self, rule: str) -> dict[str, Any]:
         """What a rule does on the test split at the cheapest thresholds that hold; `difference` is to the twin."""
-        seen, levels = view(self.method.test, rule), self._holding(rule).levels
-        apart = difference(seen.leave(levels).right, test_right(self.twin.test))
-        return {**_numbers(seen.effect(levels, self._costs)), "difference": apart}
+        return self._on_test(rule, self._holding(rule), test_right(self.twin.test))
+
+    def _on_test(self, rule: str, fit: Fit, other: Array) -> dict[str, Any]:
+        seen = view(self.method.test, rule)
+        apart = difference(seen.leave(fit.levels).right, other)
+        return {**_numbers(seen.effect(fit.levels, self._costs)), "difference": apart}
 
     def _at_equal_accuracy(self) -> dict[str, Any]:
         """How evenly exits are used under SPREAD, at no less than the method's own accuracy on the calibration split.
@@ -198,6 +208,11 @@ class Comparison:
     @cached_property
     def _costs(self) -> Costs:
         return Costs.of(self.spec, None)
+
+
+def _way(rule: str) -> str:
+    """Of fitting its thresholds."""
+    return "greedy" if rule in NARROWING else "common"
 
 
 def _numbers(found: Effect) -> dict[str, float]:

@@ -18,7 +18,7 @@ HEADS = ("data", "method", "twin %", "final %", "early %", "cost", "difference",
 mean over the exits, without and with temperatures; `exits`: how many samples leave at each."""
 
 RULE_HEADS = ("data", "method", "own rule", *COMPARED)
-"""The costs at which rules hold the twin's accuracy on validation images, and the differences to it on test images."""
+"""Costs that rules reach, and the differences to the twin, on test images; thresholds are of validation images."""
 
 WIDE, NARROW = len(HEADS), 7
 ENOUGH = 125
@@ -59,14 +59,13 @@ def cells(seeds: Sequence[Document]) -> list[str]:
     ]
 
 
-def rule_cells(seeds: Sequence[Document]) -> list[str]:
-    """A line under RULE_HEADS: means over the seeds."""
-    first = seeds[0]
-    held = [{rule: found["held"][rule] for rule in (found["rule"], *COMPARED)} for found in seeds]
-    found = [
-        f"{mean(one[rule]['cost'] for one in held):.1%} {mean(one[rule]['difference']['points'] for one in held):+.2f}"
-        for rule in (first["rule"], *COMPARED)
-    ]
+def rule_cells(seeds: Sequence[Document], key: str) -> list[str]:
+    """A line under RULE_HEADS: means over the seeds; `key` is `held` or `small` of their documents."""
+    first, found = seeds[0], list[str]()
+    for rule in (first["rule"], *COMPARED):
+        each = [of_seed[key][rule] for of_seed in seeds if of_seed[key][rule] is not None]
+        points = [one["difference"]["points"] for one in each]
+        found.append(f"{mean(one['cost'] for one in each):.1%} {mean(points):+.2f}" if each else "-")
     return [first["data"], first["network"], *found]
 
 

@@ -249,13 +249,14 @@ def _document(plan: Plan, results: Sequence[dict[str, Any]], folder: Path, machi
 
 
 def _tables(results: Sequence[dict[str, Any]], width: int) -> Iterator[Table]:
-    from splitexit.bench.score import HELD
+    from splitexit.bench.score import HELD, SMALL
     from splitexit.bench.show import RULE_HEADS, cells, grouped, heads, rule_cells
 
     fitting, methods = heads(width), grouped(results)
     yield _table("", fitting, [cells(seeds)[: len(fitting)] for seeds in methods])
-    title = f"The least cost that loses {HELD} points on validation images, by rule; the difference on test images"
-    yield _table(title, RULE_HEADS, map(rule_cells, methods))
+    for key, what in ("held", f"The least cost that holds {HELD} points"), ("small", f"Within {SMALL:.0%} of the cost"):
+        rows = [rule_cells(seeds, key) for seeds in methods]
+        yield _table(f"{what} on validation images, by rule; the difference on test images", RULE_HEADS, rows)
 
 
 def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
