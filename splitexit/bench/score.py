@@ -150,7 +150,7 @@ class Comparison:
         return [{"cost": one.cost, "accuracy": 100.0 * one.accuracy} for one in found]
 
     def _at_equal_cost(self, rule: str) -> dict[str, Any] | None:
-        """What a rule does within the cost of the method's own at its thresholds; `difference` is to the method's own."""
+        """What a rule does within the cost of the method's own; `difference` is to that one, too."""
         return self._within(rule, self.chosen.reached.cost, self._right)
 
     def _at_small_cost(self, rule: str) -> dict[str, Any] | None:
@@ -158,7 +158,7 @@ class Comparison:
         return self._within(rule, SMALL, test_right(self.twin.test))
 
     def _within(self, rule: str, cost: float, other: Array) -> dict[str, Any] | None:
-        """On the test split, the thresholds most accurate within a cost on the calibration split; None where none are."""
+        """The thresholds most accurate within a cost on the calibration split, on the test split; None: none are."""
         try:
             fit = self._tuner(rule).fit(_way(rule), Goal("macs", cost))
         except UsageError:  # the first exit costs more, or patience, which leaves at the second at the earliest
