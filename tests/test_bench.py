@@ -187,8 +187,13 @@ def test_every_method_is_trained_and_compared_and_kept(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert [len(seeds) for seeds in grouped(results)] == [1, 1, 1]
     assert len(cells([joint])) == len(HEADS)
-    for key in ("held", "small"):
-        assert len(rule_cells([exclusion], key)) == len(RULE_HEADS)
+    for found in (joint, exclusion):
+        row = rule_cells([found], "held")
+        assert row is not None
+        assert len(row) == len(RULE_HEADS)
+        assert (row[-1] == "") is (found["rule"] in COMPARED)
+    nothing = dict.fromkeys(joint["small"])
+    assert rule_cells([joint | {"small": nothing}], "small") is None
     score = tmp_path / "run" / "stripes" / "joint-0" / "score.json"
     made = json.loads(score.read_text())
     for old in ({key: value for key, value in made.items() if key != "format"}, made | {"rule": "margin", "cost": 7}):

@@ -17,7 +17,7 @@ HEADS = ("data", "method", "twin %", "final %", "early %", "cost", "difference",
 """`early`: leaving at the chosen thresholds; `difference`: of that to the twin, in points with its interval; `ECE`: the
 mean over the exits, without and with temperatures; `exits`: how many samples leave at each."""
 
-RULE_HEADS = ("data", "method", "own rule", *COMPARED)
+RULE_HEADS = ("data", "method", *COMPARED, "its own")
 """Costs that rules reach, and the differences to the twin, on test images; thresholds are of validation images."""
 
 WIDE, NARROW = len(HEADS), 7
@@ -59,14 +59,23 @@ def cells(seeds: Sequence[Document]) -> list[str]:
     ]
 
 
-def rule_cells(seeds: Sequence[Document], key: str) -> list[str]:
-    """A line under RULE_HEADS: means over the seeds; `key` is `held` or `small` of their documents."""
+def rule_cells(seeds: Sequence[Document], key: str) -> list[str] | None:
+    """A line under RULE_HEADS: means over the seeds; `key` is `held` or `small` of their documents.
+
+    None where no rule reaches that. The last cell is of the method's own rule, where that is none of the others.
+    """
     first, found = seeds[0], list[str]()
-    for rule in (first["rule"], *COMPARED):
+    for rule in (*COMPARED, first["rule"]):
         each = [of_seed[key][rule] for of_seed in seeds if of_seed[key][rule] is not None]
         points = [one["difference"]["points"] for one in each]
-        found.append(f"{mean(one['cost'] for one in each):.1%} {mean(points):+.2f}" if each else "-")
-    return [first["data"], first["network"], *found]
+        found.append(f"{mean(one['cost'] for one in each):.0%} {mean(points):+.2f}" if each else "-")
+    if first["rule"] in COMPARED:
+        found[-1] = ""
+    return [first["data"], first["network"], *found] if any(map(_said, found)) else None
+
+
+def _said(cell: str) -> bool:
+    return cell not in ("", "-")
 
 
 def apart(seeds: Sequence[Document]) -> str:

@@ -255,8 +255,9 @@ def _tables(results: Sequence[dict[str, Any]], width: int) -> Iterator[Table]:
     fitting, methods = heads(width), grouped(results)
     yield _table("", fitting, [cells(seeds)[: len(fitting)] for seeds in methods])
     for key, what in ("held", f"The least cost that holds {HELD} points"), ("small", f"Within {SMALL:.0%} of the cost"):
-        rows = [rule_cells(seeds, key) for seeds in methods]
-        yield _table(f"{what} on validation images, by rule; the difference on test images", RULE_HEADS, rows)
+        rows = [row for seeds in methods if (row := rule_cells(seeds, key)) is not None]
+        if rows:
+            yield _table(f"\n{what} on validation images, by rule; difference on test images", RULE_HEADS, rows)
 
 
 def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
