@@ -102,16 +102,18 @@ class Model:
         if self.power is None or self.radio is None:
             return [math.nan] * len(asked)
         above_w, radio, receive_j = self.power.compute_w - self.power.idle_w, self.radio, self.receive_j
-        tail_w, tail_s, woken_j = radio.tail_w, radio.tail_s, radio.promotion_w * radio.promotion_s
+        tail_w, tail_s = radio.tail_w, radio.tail_s
+        tail_j = tail_w * tail_s + radio.promotion_w * radio.promotion_s  # it falls asleep, and is woken again
         sending_w, found = min(radio.alpha_up * rate_bps + radio.base_up, radio.most_w), []
         for compute_s, sent, size_bytes, edge_s in asked:
             joules = above_w * compute_s
             if sent:
                 airtime_s, wait_s = 8.0 * size_bytes / rate_bps, reply_s + edge_s
-                quiet_s = gap_s / sent - airtime_s - wait_s
-                awake_s = (wait_s if wait_s < tail_s else tail_s) + min(max(0.0, quiet_s), tail_s)
-                wakes = (wait_s > tail_s) + (quiet_s > tail_s)
-                joules += sent * (sending_w * airtime_s + receive_j + tail_w * awake_s + woken_j * wakes)
+                of_sent, quiet_s = sending_w * airtime_s + receive_j, gap_s / sent - airtime_s - wait_s
+                of_sent += tail_j if wait_s > tail_s else tail_w * wait_s
+                if quiet_s > 0.0:
+                    of_sent += tail_j if quiet_s > tail_s else tail_w * quiet_s
+                joules += sent * of_sent
             found.append(joules)
         return found
 
