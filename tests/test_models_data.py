@@ -235,6 +235,9 @@ def test_labels_that_are_words(tmp_path):
     images = data.read(str(tmp_path))
     assert images.class_names == NAMES
     assert [NAMES[label] for label in images.labels] == words.tolist()
+    write(tmp_path / "train" / "train-2.parquet", [png(p) for p in PIXELS], metadata={})
+    with pytest.raises(DataError, match=r"train-2\.parquet: its class names differ from those of .*train-0\.parquet"):
+        data.read(str(tmp_path))
 
 
 def folder(root, classes):

@@ -167,7 +167,8 @@ class Comparison:
 
     def _at_equal_loss(self, rule: str) -> dict[str, Any]:
         """What a rule does on the test split at the cheapest thresholds that hold; `difference` is to the twin."""
-        return self._on_test(rule, self._holding(rule), test_right(self.twin.test))
+        fit = self.chosen if rule == self.rule else self._holding(rule)
+        return self._on_test(rule, fit, test_right(self.twin.test))
 
     def _on_test(self, rule: str, fit: Fit, other: Array) -> dict[str, Any]:
         seen = view(self.method.test, rule)

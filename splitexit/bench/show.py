@@ -71,11 +71,7 @@ def rule_cells(seeds: Sequence[Document], key: str) -> list[str] | None:
         found.append(f"{mean(one['cost'] for one in each):.0%} {mean(points):+.2f}" if each else "-")
     if first["rule"] in COMPARED:
         found[-1] = ""
-    return [first["data"], first["network"], *found] if any(map(_said, found)) else None
-
-
-def _said(cell: str) -> bool:
-    return cell not in ("", "-")
+    return None if {*found} <= {"", "-"} else [first["data"], first["network"], *found]
 
 
 def apart(seeds: Sequence[Document]) -> str:

@@ -104,10 +104,14 @@ def _part(file: Path, table: pa.Table, words: list[str]) -> RawSet:
         if image is None:
             raise DataError(f"{where}: the image has no bytes (only a path?); store the encoded image itself")
     labels, names = table[label_column].to_pylist(), _class_names(table, label_column)
-    if words:
-        numbers = {word: number for number, word in enumerate(words)}
-        labels, names = [numbers[word] for word in labels], tuple(words)
+    if labels and isinstance(labels[0], str):
+        labels, names = _numbered(labels, words), tuple(words)
     return RawSet(images, np.array(labels, np.int64), names, origins)
+
+
+def _numbered(labels: list[str], words: list[str]) -> list[int]:
+    numbers = {word: number for number, word in enumerate(words)}
+    return [numbers[word] for word in labels]
 
 
 def _column(file: Path, table: pa.Table, wanted: tuple[str, ...], kind: str) -> str:
@@ -180,8 +184,8 @@ def _from_datasets(name: str, loaded: Any, datasets: Any) -> RawSet:
         raise DataError(f"{name}: expected the columns image and label, found {loaded.column_names}")
     rows, labels, names = loaded.cast_column(image, datasets.Image(decode=False)), list(loaded[label]), ()
     if labels and isinstance(labels[0], str):
-        names = tuple(sorted(set(labels)))
-        labels = [names.index(word) for word in labels]
+        words = sorted(set(labels))
+        labels, names = _numbered(labels, words), tuple(words)
     return RawSet(
         [row["bytes"] or Path(row["path"]).read_bytes() for row in rows[image]],
         np.array(labels, dtype=np.int64),
